@@ -1,0 +1,42 @@
+"""mergesearch front"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mergesearch.cli.common import JsonOption, StoreOption, StudyArgument, find, print_json
+
+
+def front(
+    study: StudyArgument,
+    plot: Annotated[
+        Path | None, typer.Option("--plot", help="Write a picture of the front (.png, .svg, .pdf).")
+    ] = None,
+    store: StoreOption = None,
+    json: JsonOption = False,
+) -> None:
+    """List the merges that no other merge beats in every objective.
+
+    Example: mergesearch front smoke --plot front.png
+    """
+    from mergesearch.cli.summary import candidate_row
+    from mergesearch.store.open import open_store
+    from mergesearch.stored import read_stored
+
+    named = find(study, store)
+    found = read_stored(open_store(named.store, create=False), named.name)
+    if plot is not None:
+        from mergesearch.report.plot import plot_front
+
+        plot_front(found.results, plot, chosen=found.chosen)
+    if json:
+        print_json([candidate_row(found, number) for number in found.results.front])
+        return
+    from rich.console import Console
+
+    from mergesearch.report.terminal import front_table
+
+    Console().print(front_table(found))
+    if plot is not None:
+        typer.echo(f"wrote {plot}")

@@ -1,0 +1,65 @@
+"""mergesearch list"""
+
+from typing import Annotated, Any
+
+import typer
+
+from mergesearch.cli.common import JsonOption, print_json
+
+
+def list_plugins(
+    family: Annotated[str, typer.Argument(help="operators, strategies or scorers.", show_default=False)],
+    json: JsonOption = False,
+) -> None:
+    """List what a study file may name, with options, knobs and metrics as the code declares them.
+
+    Example: mergesearch list strategies
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    from mergesearch.errors import SpecError
+    from mergesearch.operators import OPERATORS
+    from mergesearch.plugins import did_you_mean
+    from mergesearch.scorers import SCORERS
+    from mergesearch.strategies import STRATEGIES
+
+    tables = {"operators": OPERATORS, "strategies": STRATEGIES, "scorers": SCORERS}
+    if family not in tables:
+        raise SpecError(f"there is no list of {family!r}{did_you_mean(family, tables)}")
+    rows = [describe(family, kind, table) for kind, table in [(k, tables[family]) for k in tables[family]]]
+    if json:
+        print_json(rows)
+        return
+    grid = Table("kind", "what it is", "options and knobs", title=family, show_lines=True)
+    for row in rows:
+        grid.add_row(row["kind"], row["doc"], "\n".join(row["options"] + row["knobs"] + row["metrics"]))
+    Console().print(grid)
+
+
+def describe(family: str, kind: str, table: dict[str, str]) -> dict[str, Any]:
+    """One plug-in: the first line of its file's docstring, its options with defaults, its knobs or metrics."""
+    import inspect
+
+    from mergesearch.plugins import load
+
+    plugin = load(family, table, kind)
+    module = inspect.getmodule(plugin)
+    doc = (inspect.getdoc(module) or "").split("\n")[0]
+    return {
+        "kind": kind,
+        "doc": doc,
+        "options": [_option(name, field) for name, field in plugin.Options.model_fields.items()],
+        "knobs": [_knob(knob) for knob in getattr(plugin, "KNOBS", ())],
+        "metrics": [f"metric {name} ({m.direction.value})" for name, m in getattr(plugin, "METRICS", {}).items()],
+    }
+
+
+def _option(name: str, field: Any) -> str:
+    default = "required" if field.is_required() else f"default {field.get_default(call_default_factory=True)!r}"
+    return f"{name} ({default})" + (f": {field.description}" if field.description else "")
+
+
+def _knob(knob: Any) -> str:
+    init = "1/K" if knob.init is None else f"{knob.init:g}"
+    return f"knob {knob.name} [{knob.low:g}, {knob.high:g}] from {init} per {knob.per.value}: {knob.doc}"

@@ -1,0 +1,1 @@
+"""Runs a study: `plan.py` decides, `loop.py` acts."""

@@ -1,0 +1,95 @@
+"""Which entries of a task vector are the largest: no copy of model size, no sort.
+
+The bits of a non-negative float32, read as an integer, order like the number. So the k-th largest magnitude is found by
+counting the upper 16 bits of all entries, then the lower 16 bits of those in the one bin that holds it. A large CPU
+model is counted by compiled loops, all else by torch; the result is the same.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from mergesearch.operators._chunked import chunks
+
+_BINS = 1 << 16
+
+
+def magnitude_bits(base: torch.Tensor, expert: torch.Tensor) -> torch.Tensor:
+    """Bits of |expert - base| in float32, as int32."""
+    return (expert.float() - base.float()).abs_().view(torch.int32)
+
+
+def kth_largest(pairs: Iterable[tuple[torch.Tensor, torch.Tensor]], k: int, compiled: bool) -> tuple[int, int]:
+    """The bits of the k-th largest magnitude (k >= 1) over flat pairs (base, expert), and how many are at least that.
+
+    `compiled`: count with the compiled loops, where they can.
+    """
+    pairs = list(pairs)
+    counts = _counts(pairs, -1, compiled)
+    upper, at_least = _bin_of(counts, k)
+    above = at_least - int(counts[upper])
+    lower, at_least = _bin_of(_counts(pairs, upper, compiled), k - above)
+    return (upper << 16) | lower, above + at_least
+
+
+def mark_largest(
+    base: torch.Tensor, expert: torch.Tensor, k: int, plane: torch.Tensor, bit: int, compiled: bool
+) -> None:
+    """Set `bit` of the flat uint8 `plane` at the k largest magnitudes, clear it elsewhere.
+
+    Exactly k are kept. Of equal magnitudes, common in bfloat16, those that come last are, as in the golden cases.
+    """
+    threshold, at_least = kth_largest([(base, expert)], k, compiled)
+    skip = at_least - k  # how many that equal the threshold are left out, counted from the first
+    if compiled and _can_compile(base):
+        from mergesearch.operators import _compiled
+
+        _compiled.mark(_array(base), _array(expert), threshold, skip, bit, plane.numpy())
+        return
+    for part in chunks(base.numel(), base.device):
+        bits = magnitude_bits(base[part], expert[part])
+        equal = bits == threshold
+        set_bit(plane[part], equal & (equal.cumsum(0) > skip) | (bits > threshold), bit)
+        skip -= min(skip, int(equal.sum()))
+
+
+def set_bit(plane: torch.Tensor, where: torch.Tensor, bit: int) -> None:
+    """Write the booleans `where` into one bit of the uint8 `plane`."""
+    plane.bitwise_and_(255 ^ (1 << bit)).bitwise_or_(where.to(torch.uint8) << bit)
+
+
+def _counts(pairs: list[tuple[torch.Tensor, torch.Tensor]], upper: int, compiled: bool) -> torch.Tensor:
+    """How often each upper half occurs, int64 (65536,); or each lower half of the entries with this `upper` half."""
+    total = torch.zeros(_BINS, dtype=torch.int64, device=pairs[0][0].device)
+    for base, expert in pairs:
+        if compiled and _can_compile(base):
+            from mergesearch.operators import _compiled
+
+            _compiled.count(_array(base), _array(expert), upper, total.numpy())
+            continue
+        for part in chunks(base.numel(), base.device):
+            bits = magnitude_bits(base[part], expert[part])
+            half = bits >> 16 if upper < 0 else bits[bits >> 16 == upper] & (_BINS - 1)
+            total += torch.bincount(half, minlength=_BINS)
+    return total
+
+
+def _bin_of(counts: torch.Tensor, k: int) -> tuple[int, int]:
+    """The bin that holds the k-th largest entry, and how many entries lie in it or in a higher one."""
+    at_least = np.cumsum(counts.cpu().numpy()[::-1])[::-1]  # (bins,)
+    found = int((at_least >= k).sum()) - 1
+    return found, int(at_least[found])
+
+
+def _can_compile(tensor: torch.Tensor) -> bool:
+    return tensor.device.type == "cpu" and tensor.dtype in (torch.bfloat16, torch.float32)
+
+
+def _array(tensor: torch.Tensor) -> NDArray[Any]:
+    """A CPU tensor as the compiled loops take it: bfloat16 as its bits."""
+    stored = tensor.view(torch.uint16) if tensor.dtype == torch.bfloat16 else tensor
+    array: NDArray[Any] = np.asarray(stored.numpy())
+    return array

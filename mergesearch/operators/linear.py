@@ -1,0 +1,69 @@
+"""Weighted average of the experts (model soup): θ = Σ w_k θ_k, divided by Σ w_k by default. For siblings of a run.
+
+Source: Wortsman et al., arXiv:2203.05482. The base is one more input where `base_weight` is above 0. A weight of 0
+leaves that model unread.
+"""
+
+from collections.abc import Sequence
+from typing import ClassVar, final
+
+import numpy as np
+
+from mergesearch.errors import EvaluationError
+from mergesearch.operators._stream import Stream
+from mergesearch.operators.base import Layout, Tensors
+from mergesearch.plugins import PluginOptions
+from mergesearch.space import Knob, Per, Settings
+
+
+class Options(PluginOptions):
+    """Options of `linear`."""
+
+    normalize: bool = True  # divide by the sum of the weights; off, a sum other than 1 rescales the network
+
+
+@final
+class Linear:
+    """MergeOperator; see `operators/base.py` for the contract."""
+
+    Options: ClassVar[type[PluginOptions]] = Options
+    KNOBS: ClassVar[tuple[Knob, ...]] = (
+        Knob("coefficient", 0.0, 1.0, None, searched=True, doc="weight w_k of an expert"),
+        Knob("base_weight", 0.0, 1.0, 0.0, Per.GROUP, doc="weight of the base among the averaged models; 0: left out"),
+    )
+    CACHE: ClassVar[str] = "P0"
+    WHOLE_MODEL: ClassVar[bool] = False
+    MAX_EXPERTS: ClassVar[int | None] = None
+
+    def __init__(self, options: PluginOptions) -> None:
+        assert isinstance(options, Options)
+        self._options = options
+
+    def prepare(self, base: Tensors, experts: Sequence[Tensors], layout: Layout) -> "Average":
+        return Average(Stream([base, *experts], list(layout.group_of)), layout, self._options)
+
+
+@final
+class Average:
+    """Prepared models of `linear`."""
+
+    def __init__(self, stream: Stream, layout: Layout, options: Options) -> None:
+        self._stream, self._layout, self._options = stream, layout, options
+
+    def apply(self, settings: Settings, names: Sequence[str], into: Tensors) -> None:
+        """See `Prepared.apply`.
+
+        Raises:
+            EvaluationError: the weights of a group sum to 0 and are to be divided by their sum.
+        """
+        weights = np.concatenate([settings["base_weight"][:, :1], settings["coefficient"]], axis=1)  # (G, 1 + K)
+        if self._options.normalize:
+            total = weights.sum(axis=1, keepdims=True)
+            zero = np.abs(total[:, 0]) < 1e-8
+            rows = [self._layout.group_of[name] for name in names]
+            if zero[rows].any():
+                group = self._layout.groups[next(g for g in rows if zero[g])]
+                raise EvaluationError(f"linear: the weights of group {group!r} sum to 0, so no average exists")
+            weights = weights / np.where(zero[:, None], 1.0, total)
+        rows = [self._layout.group_of[name] for name in names]
+        self._stream.weighted_sum(names, weights[rows], into, centred=False)

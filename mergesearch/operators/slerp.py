@@ -1,0 +1,80 @@
+"""SLERP of the base and one expert, tensor by tensor: t = 0 is the base, t = 1 the expert.
+
+Source: Shoemake, "Animating rotation with quaternion curves", SIGGRAPH 1985; constants as in mergekit's `slerp`. Where
+the two tensors are nearly parallel (|cos| > 0.9995, as two fine-tunes of one base almost always are) it is linear.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import ClassVar, final
+
+import numpy as np
+import torch
+
+from mergesearch.errors import SpecError
+from mergesearch.operators._chunked import chunks
+from mergesearch.operators._stream import Stream
+from mergesearch.operators.base import Layout, Tensors
+from mergesearch.plugins import PluginOptions
+from mergesearch.space import Knob, Settings
+
+_PARALLEL = 0.9995
+_NORM_FLOOR = 1e-8  # a norm at or below it counts as 1, so that a zero tensor has cosine 0
+
+
+class Options(PluginOptions):
+    """`slerp` has no options."""
+
+
+@final
+class Slerp:
+    """MergeOperator; see `operators/base.py` for the contract."""
+
+    Options: ClassVar[type[PluginOptions]] = Options
+    KNOBS: ClassVar[tuple[Knob, ...]] = (
+        Knob("t", 0.0, 1.0, 0.5, searched=True, doc="how far from the base (0) to the expert (1)"),
+    )
+    CACHE: ClassVar[str] = "P0"
+    WHOLE_MODEL: ClassVar[bool] = False
+    MAX_EXPERTS: ClassVar[int | None] = 1
+
+    def __init__(self, options: PluginOptions) -> None:
+        assert isinstance(options, Options)
+
+    def prepare(self, base: Tensors, experts: Sequence[Tensors], layout: Layout) -> "Arc":
+        if len(experts) != 1:
+            raise SpecError(f"operator 'slerp' takes 1 expert beside the base, got {len(experts)}; use 'linear'")
+        return Arc(Stream([base, *experts], list(layout.group_of)), layout)
+
+
+@final
+class Arc:
+    """Prepared models of `slerp`: the cosine of each tensor pair is known, so a candidate is one weighted sum."""
+
+    def __init__(self, stream: Stream, layout: Layout) -> None:
+        self._stream, self._layout = stream, layout
+        self._cosine = {name: _cosine(stream.flat(0, name), stream.flat(1, name)) for name in stream.names}
+
+    def apply(self, settings: Settings, names: Sequence[str], into: Tensors) -> None:
+        """See `Prepared.apply`."""
+        t = settings["t"][:, 0]
+        pairs = [_factors(float(t[self._layout.group_of[name]]), self._cosine[name]) for name in names]
+        self._stream.weighted_sum(names, np.array(pairs).reshape(-1, 2), into, centred=False)
+
+
+def _cosine(a: torch.Tensor, b: torch.Tensor) -> float:
+    """Cosine of two flat tensors, summed in float64, clipped to [-1, 1]."""
+    dot = aa = bb = 0.0
+    for part in chunks(a.numel(), a.device):
+        x, y = a[part].double(), b[part].double()
+        dot, aa, bb = dot + float(x @ y), aa + float(x @ x), bb + float(y @ y)
+    norms = [math.sqrt(s) if math.sqrt(s) > _NORM_FLOOR else 1.0 for s in (aa, bb)]
+    return min(max(dot / (norms[0] * norms[1]), -1.0), 1.0)
+
+
+def _factors(t: float, cosine: float) -> tuple[float, float]:
+    """Factors of base and expert; both act on the un-normalised tensors."""
+    if abs(cosine) > _PARALLEL:
+        return 1.0 - t, t
+    theta = math.acos(cosine)
+    return math.sin((1.0 - t) * theta) / math.sin(theta), math.sin(t * theta) / math.sin(theta)

@@ -1,0 +1,6 @@
+"""Worker pools, one per file."""
+
+POOLS = {
+    "inline": "mergesearch.pool.inline:InlinePool",
+    "ray": "mergesearch.pool.ray:RayPool",
+}

@@ -1,0 +1,70 @@
+"""What a worker pool is: jobs in, outcomes out, in any order."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol, TypeAlias
+
+from pydantic import PositiveInt
+
+from mergesearch.plugins import PluginOptions
+from mergesearch.recipe import Recipe
+from mergesearch.types import Outcome, Split, Vector
+
+
+class WorkerOptions(PluginOptions):
+    """What any profile may say of its workers; a pool's own options come on top."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"  # auto: a GPU where the worker sees one
+    threads_per_worker: PositiveInt | None = None  # computing threads of a worker
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """One evaluation: `work` is the recipe to build, or for a black-box function its natural values (D,)."""
+
+    number: int
+    split: Split
+    work: Recipe | Vector
+
+
+@dataclass(frozen=True, eq=False)
+class JobResult:
+    """A job and how it ended."""
+
+    job: Job
+    outcome: Outcome
+
+
+class Worker(Protocol):
+    """Lives in one process, loads what it needs when built, evaluates one job at a time."""
+
+    def evaluate(self, job: Job) -> Outcome:
+        """Never raises for a candidate's fault: an exception becomes `Failed`, a score that is not finite too."""
+        ...
+
+
+WorkerFactory: TypeAlias = Callable[[], Worker]
+"""Builds a worker in its own process; picklable. Raises a MergesearchError when nothing can be evaluated at all."""
+
+
+class WorkerPool(Protocol):
+    """Runs jobs on workers. One thread at a time.
+
+    A lost worker's job is run again elsewhere, up to 3 attempts; a job that kills two workers, or exceeds the time
+    limit, comes back as `Failed`. A worker that cannot start raises PoolError from `submit` or `poll`.
+    """
+
+    @property
+    def size(self) -> int:
+        """Jobs that can run at once."""
+        ...
+
+    def submit(self, job: Job) -> None: ...
+
+    def poll(self, timeout: float) -> Sequence[JobResult]:
+        """What ended, waiting at most `timeout` seconds for the first."""
+        ...
+
+    def close(self) -> None:
+        """Stop the workers and free everything; jobs still running are lost (the log knows them). Idempotent."""
+        ...

@@ -1,0 +1,154 @@
+"""All that a report shows of one study, read from its store once."""
+
+import statistics
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from mergesearch import pareto
+from mergesearch.report.paired import Examples
+from mergesearch.report.table import Comparison, compare
+from mergesearch.results import Results
+from mergesearch.space import SearchSpace, Settings
+from mergesearch.store.base import StudyRecord, StudyStore
+from mergesearch.types import Failed, Objective, Split, Timing
+
+FAILURES_SHOWN = 20
+
+
+@dataclass(frozen=True)
+class Failure:
+    """One evaluation that did not work."""
+
+    number: int
+    split: Split
+    failed: Failed
+
+
+@dataclass(frozen=True, eq=False)
+class StudyView:
+    """One study. `budget` is the search's evaluations, `strategy` its kind, `heads` objective -> expert.
+
+    `chosen` is the controller's choice, None until the confirm split is done. `space` is None where it is not known.
+    """
+
+    record: StudyRecord
+    results: Results
+    budget: int
+    strategy: str = ""
+    chosen: int | None = None
+    diagnostics: Mapping[str, float] = field(default_factory=dict)
+    heads: Mapping[str, str] = field(default_factory=dict)
+    space: SearchSpace | None = None
+    examples: Examples | None = None
+
+    @property
+    def searched(self) -> int | None:
+        """The merge the report is about: the chosen one, or the best on the search split so far."""
+        return self.results.best if self.chosen is None else self.chosen
+
+    def comparison(self, seed: int = 0) -> Comparison:
+        """The final table, its bootstrap drawn from `seed`."""
+        generator = np.random.Generator(np.random.Philox(seed))
+        return compare(self.results, self.chosen, self.heads, self.examples, generator)
+
+    def settings(self, number: int) -> Settings | None:
+        """Knob -> (G, K) of a candidate of the search; None for a baseline or where the space is not known."""
+        point = self.results.candidates[number].point
+        return None if self.space is None or point is None else self.space.decode(point)
+
+    def start(self) -> Settings:
+        """Knob -> (G, K) where the search began; empty where the space is not known."""
+        return {} if self.space is None else self.space.decode(self.space.start)
+
+    def summary(self) -> dict[str, object]:
+        """Plain values for JSON: status, evaluations, budget, best, front_size and what else a program would ask."""
+        results = self.results
+        return {
+            "name": self.record.name,
+            "status": self.record.status.value,
+            "message": self.record.message,
+            "strategy": self.strategy,
+            "evaluations": results.search_told,
+            "budget": self.budget,
+            "best": results.best,
+            "chosen": self.chosen,
+            "front_size": len(results.front),
+            "hypervolume": hypervolume(results),
+            "failures": results.failed,
+            "seconds": self.record.seconds,
+            "diagnostics": dict(self.diagnostics),
+        }
+
+
+def read_study(
+    store: StudyStore,
+    name: str,
+    objectives: tuple[Objective, ...],
+    budget: int,
+    strategy: str = "",
+    heads: Mapping[str, str] | None = None,
+    space: SearchSpace | None = None,
+) -> StudyView:
+    """A study as its store knows it now.
+
+    Raises:
+        StudyNotFound: no study has that name.
+    """
+    facts = store.facts(name)
+    chosen, diagnostics = facts.get("chosen"), facts.get("diagnostics")
+    return StudyView(
+        record=store.study(name),
+        results=Results(objectives, store.events(name)),
+        budget=budget,
+        strategy=strategy,
+        chosen=chosen if isinstance(chosen, int) else None,
+        diagnostics=numbers(diagnostics),
+        heads=heads or {},
+        space=space,
+        examples=lambda number, split: store.examples(name, number, split),
+    )
+
+
+def numbers(diagnostics: object) -> dict[str, float]:
+    """The figures among a strategy's diagnostics, as they come back from JSON."""
+    if not isinstance(diagnostics, Mapping):
+        return {}
+    return {str(k): float(v) for k, v in diagnostics.items() if isinstance(v, int | float)}
+
+
+def hypervolume(results: Results) -> float | None:
+    """Normalised hypervolume of the front; None without baselines, and above the objectives it is exact for."""
+    return results.hypervolume() if len(results.objectives) <= pareto.EXACT_UP_TO else None
+
+
+def knee(results: Results) -> int | None:
+    """The knee of the search's front; None for one objective or while nothing is scored."""
+    front = results.front
+    if len(results.objectives) < 2 or not front:
+        return None
+    return front[pareto.knee(np.array([results.losses(n) for n in front]))]
+
+
+def marks(view: StudyView) -> dict[int, str]:
+    """What candidates are called beside their number: 'best', 'knee', 'chosen', or several of them."""
+    found: dict[int, str] = {}
+    for word, number in (("best", view.results.best), ("knee", knee(view.results)), ("chosen", view.chosen)):
+        if number is not None:
+            found[number] = f"{found[number]} {word}" if number in found else word
+    return found
+
+
+def failures(results: Results) -> list[Failure]:
+    """Every failed evaluation, the latest first."""
+    found = [Failure(n, split, o) for (n, split), o in results.outcomes.items() if isinstance(o, Failed)]
+    return found[::-1]
+
+
+def timing(results: Results) -> Timing | None:
+    """Median seconds that the search's evaluations waited, built and scored; None while there are none."""
+    taken = [o.timing for n in results.scored if (o := results.outcome(n)) is not None]
+    if not taken:
+        return None
+    return Timing(*(statistics.median(getattr(t, part) for t in taken) for part in ("queue", "build", "score")))

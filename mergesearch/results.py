@@ -1,0 +1,186 @@
+"""What a study's log says so far: counts, the best candidate, the front, the normalisation and the hypervolume."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mergesearch import pareto
+from mergesearch.types import (
+    Asked,
+    Candidate,
+    Event,
+    Failed,
+    Objective,
+    Outcome,
+    Scored,
+    Split,
+    Vector,
+    losses,
+    weighted_loss,
+)
+
+BASELINE = "baseline:"
+BASE = "baseline:base"
+EXPERT = "baseline:expert:"
+UNIFORM = "baseline:uniform"
+LAMBDA = "baseline:lambda:"
+RECOMMENDED = "recommended"
+
+SMALLEST_HEADROOM = 1e-6
+MARGIN = 0.1
+
+
+@dataclass(frozen=True, eq=False)
+class Normalisation:
+    """Units in which the base is 0 and the best expert 1 of each objective, fixed once for a study.
+
+    `zero` and `one` are losses (M,). The hypervolume's reference point is -0.1 in these units, so what is clearly
+    worse than the base counts for nothing.
+    """
+
+    zero: Vector
+    one: Vector
+
+    def scaled(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Losses (n, M) in normalised units, still minimised: base 0, best expert -1."""
+        return -(self.zero - values) / (self.zero - self.one)
+
+    def hypervolume(self, values: NDArray[np.float64]) -> float:
+        """Hypervolume of losses (n, M) in normalised units."""
+        if len(values) == 0:
+            return 0.0
+        return pareto.hypervolume(self.scaled(values), np.full(values.shape[1], MARGIN))
+
+
+class Results:
+    """A study's log, folded. `add` takes events in order; every other method only reads."""
+
+    def __init__(self, objectives: tuple[Objective, ...], events: Iterable[Event] = ()) -> None:
+        self.objectives = objectives
+        self.candidates: dict[int, Candidate] = {}
+        self.asked: dict[tuple[int, Split], int] = {}
+        self.outcomes: dict[tuple[int, Split], Outcome] = {}
+        self.last_seq = 0
+        self.search_asked = 0
+        self.search_told = 0
+        self.failed = 0
+        self.failed_in_a_row = 0
+        self.last_failure: Failed | None = None
+        self._numbers: list[int] = []
+        self._front: list[int] = []
+        self._front_losses: NDArray[np.float64] = np.zeros((0, len(objectives)))
+        self._best: tuple[float, int] | None = None
+        for event in events:
+            self.add(event)
+
+    def add(self, event: Event) -> None:
+        """Take the next log entry."""
+        self.last_seq = event.seq
+        key = (event.candidate.number, event.split)
+        searched = event.split is Split.SEARCH and event.candidate.point is not None
+        if isinstance(event, Asked):
+            self.candidates[event.candidate.number] = event.candidate
+            self.asked[key] = event.seq
+            self.search_asked += searched
+            return
+        self.outcomes[key] = event.outcome
+        self.search_told += searched
+        if isinstance(event.outcome, Failed):
+            self.failed += 1
+            self.failed_in_a_row += 1
+            self.last_failure = event.outcome
+            return
+        self.failed_in_a_row = 0
+        if searched:
+            self._take(event.candidate.number, event.outcome)
+
+    def _take(self, number: int, outcome: Scored) -> None:
+        values = losses(self.objectives, outcome)
+        assert values is not None
+        self._numbers.append(number)
+        loss = weighted_loss(self.objectives, values)
+        if self._best is None or loss < self._best[0]:
+            self._best = (loss, number)
+        worse_or_equal = np.all(self._front_losses <= values, axis=1)
+        if worse_or_equal.any():
+            return
+        kept = ~np.all(values <= self._front_losses, axis=1)
+        self._front = [n for n, keep in zip(self._front, kept, strict=True) if keep] + [number]
+        self._front_losses = np.vstack([self._front_losses[kept], values])
+
+    @property
+    def pending(self) -> list[tuple[Candidate, Split]]:
+        """Asked but not told, in the order they were asked."""
+        open_keys = [key for key in self.asked if key not in self.outcomes]
+        return [(self.candidates[number], split) for number, split in open_keys]
+
+    @property
+    def scored(self) -> list[int]:
+        """Numbers of the search's candidates that were scored, in the order of their scores."""
+        return list(self._numbers)
+
+    @property
+    def front(self) -> list[int]:
+        """Numbers of the non-dominated candidates on the search split; of equal scores the first counts."""
+        return sorted(self._front)
+
+    @property
+    def front_losses(self) -> NDArray[np.float64]:
+        """Losses (n, M) of the front, in no particular order."""
+        return self._front_losses
+
+    @property
+    def best(self) -> int | None:
+        """The candidate with the least weighted loss on the search split."""
+        return None if self._best is None else self._best[1]
+
+    def outcome(self, number: int, split: Split = Split.SEARCH) -> Scored | None:
+        """The scores of a candidate on a split, None where it was not scored or failed."""
+        found = self.outcomes.get((number, split))
+        return found if isinstance(found, Scored) else None
+
+    def losses(self, number: int, split: Split = Split.SEARCH) -> Vector | None:
+        """Losses (M,) of a candidate on a split, None where it was not scored."""
+        outcome = self.outcome(number, split)
+        return None if outcome is None else losses(self.objectives, outcome)
+
+    def weighted(self, number: int, split: Split = Split.SEARCH) -> float | None:
+        """Weighted loss of a candidate on a split."""
+        values = self.losses(number, split)
+        return None if values is None else weighted_loss(self.objectives, values)
+
+    def by_origin(self, origin: str) -> int | None:
+        """The first candidate of that origin."""
+        return next((n for n, c in self.candidates.items() if c.origin == origin), None)
+
+    def baselines(self) -> dict[str, int]:
+        """Origin -> number of every baseline asked so far."""
+        return {c.origin: n for n, c in self.candidates.items() if c.origin.startswith(BASELINE)}
+
+    def best_lambda(self) -> int | None:
+        """The single-λ baseline with the least weighted loss on the search split."""
+        scored = [(self.weighted(n), n) for o, n in self.baselines().items() if o.startswith(LAMBDA)]
+        tuned = [(loss, n) for loss, n in scored if loss is not None]
+        return min(tuned)[1] if tuned else None
+
+    def normalisation(self) -> Normalisation | None:
+        """Base and best expert of each objective on the search split; None until they are scored.
+
+        Where no expert beats the base, the worst expert is the zero instead, so that the unit never vanishes.
+        """
+        baselines = self.baselines()
+        base = self.losses(baselines[BASE]) if BASE in baselines else None
+        found = [self.losses(n) for origin, n in baselines.items() if origin.startswith(EXPERT)]
+        experts = [values for values in found if values is not None]
+        if base is None or not experts or len(experts) < len(found):
+            return None
+        one, worst = np.min(experts, axis=0), np.max(experts, axis=0)
+        zero = np.where(base - one > SMALLEST_HEADROOM, base, worst)
+        return Normalisation(np.where(zero - one > SMALLEST_HEADROOM, zero, one + 1.0), one)
+
+    def hypervolume(self) -> float | None:
+        """Normalised hypervolume of the front on the search split; None until it can be normalised."""
+        normalisation = self.normalisation()
+        return None if normalisation is None else normalisation.hypervolume(self._front_losses)

@@ -1,0 +1,66 @@
+"""What a scorer is. To add one: one file, one line in `SCORERS`; the contract suite finds it by itself."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from mergesearch.plugins import PluginOptions
+from mergesearch.types import Direction, Split
+
+
+@dataclass(frozen=True)
+class Metric:
+    """Which way a metric improves and its bounds, None where it has none."""
+
+    direction: Direction
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True)
+class ScorerContext:
+    """What a study tells a scorer beside its options.
+
+    `model` is the folder of the checkpoint whose configuration, label map, processor or tokenizer is used; `root` is
+    what relative data paths are relative to; `seed` fixes the order of the examples.
+    """
+
+    model: Path
+    root: Path
+    seed: int
+
+
+class Scorer(Protocol):
+    """Per-example values of a merged model on a fixed, ordered list of examples.
+
+    The examples of a split are a seeded permutation fixed by the study, so that two candidates are compared on the
+    same examples and the first n are a nested subset. The three splits share no example.
+    """
+
+    Options: ClassVar[type[PluginOptions]]
+    METRICS: ClassVar[Mapping[str, Metric]]  # the first is the default
+
+    def __init__(self, options: PluginOptions, context: ScorerContext) -> None:
+        """Cheap: opens no data."""
+        ...
+
+    def check(self) -> None:
+        """Look at the data's columns, labels and sizes without a model.
+
+        Raises:
+            DataError: a missing file or column, an unseen label, a split that is too small.
+        """
+        ...
+
+    def score(self, model: torch.nn.Module, split: Split) -> Mapping[str, NDArray[np.float32]]:
+        """Every metric's per-example values, float32 (n,), in the split's fixed order.
+
+        `model` is in eval mode on its device, with the right head in place; it is not changed. Data are read once and
+        kept. Values may be NaN or infinite: the worker records the candidate as failed then.
+        """
+        ...

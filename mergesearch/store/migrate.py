@@ -1,0 +1,56 @@
+"""Bringing a database to the schema this version knows. Alembic is imported only when something has to change."""
+
+from pathlib import Path
+
+from sqlalchemy import Connection, Engine, inspect, text
+
+from mergesearch.errors import StoreError, StoreVersionError
+from mergesearch.store.schema import SCHEMA_VERSION
+
+SCRIPTS = Path(__file__).parent / "migrations"
+
+
+def make_current(reader: Engine, writer: Engine, where: str) -> None:
+    """Create or upgrade the tables if need be. `where` names the store in messages.
+
+    Raises:
+        StoreVersionError: the tables are newer than this version.
+        StoreError: the database holds something else.
+    """
+    with reader.begin() as connection:
+        if stored_version(connection, where) == SCHEMA_VERSION:
+            return
+    with writer.begin() as connection:
+        # Read again under the write lock: another process may have done the work meanwhile.
+        if stored_version(connection, where) < SCHEMA_VERSION:
+            _upgrade(connection)
+
+
+def stored_version(connection: Connection, where: str) -> int:
+    """Schema version of the database behind `connection`; 0 for an empty one. Raises as `make_current` does."""
+    tables = inspect(connection).get_table_names()
+    if not tables:
+        return 0
+    if not {"alembic_version", "studies"} <= set(tables):
+        raise StoreError(f"{where} is a database, but not one of mergesearch; name another file")
+    found = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+    if found is None or not found.isdecimal():
+        raise StoreError(f"{where} has schema version {found!r}, which mergesearch never wrote; name another file")
+    if int(found) > SCHEMA_VERSION:
+        raise StoreVersionError(
+            f"{where} has schema version {int(found)}, this mergesearch knows up to {SCHEMA_VERSION}; "
+            "upgrade mergesearch to open it"
+        )
+    return int(found)
+
+
+def _upgrade(connection: Connection) -> None:
+    from alembic import command  # 0.2 s, needed once in a store's life
+    from alembic.config import Config
+
+    config = Config()
+    # ConfigParser reads '%' as the start of a reference.
+    config.set_main_option("script_location", str(SCRIPTS).replace("%", "%%"))
+    config.set_main_option("path_separator", "os")
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")

@@ -1,0 +1,85 @@
+"""How values are kept: points and arrays as little-endian bytes, facts as JSON, texts that every database takes."""
+
+import json
+import math
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mergesearch.errors import SpecError, StoreError
+from mergesearch.plugins import did_you_mean
+from mergesearch.types import Failed, Outcome, Scored, Timing, Vector
+
+ACTIONS = ("pause", "resume", "cancel")
+
+
+def point_bytes(point: Vector | None) -> bytes | None:
+    """A point (D,) as 8 D bytes, float64 little-endian; None for a baseline."""
+    return None if point is None else np.ascontiguousarray(point, dtype="<f8").tobytes()
+
+
+def point_from(data: bytes | None) -> Vector | None:
+    """Inverse of `point_bytes`, bit for bit."""
+    return None if data is None else np.frombuffer(data, dtype="<f8").astype(np.float64, copy=False)
+
+
+def array_fields(values: NDArray[np.float32]) -> dict[str, object]:
+    """The columns dtype, shape and data that hold `values`, any shape, as float32 little-endian."""
+    array = np.ascontiguousarray(values, dtype="<f4")
+    return {"dtype": array.dtype.str, "shape": json.dumps(list(np.shape(values))), "data": array.tobytes()}
+
+
+def array_from(dtype: str, shape: str, data: bytes) -> NDArray[np.float32]:
+    """Inverse of `array_fields`: a read-only array."""
+    array = np.frombuffer(data, dtype=dtype).reshape(json.loads(shape)).astype(np.float32, copy=False)
+    array.setflags(write=False)
+    return array
+
+
+def number_or_null(value: float) -> float | None:
+    """A plain float; None for NaN."""
+    return None if math.isnan(value) else float(value)
+
+
+def number_from(value: float | None) -> float:
+    """Inverse of `number_or_null`."""
+    return math.nan if value is None else value
+
+
+def clean_text(text: str) -> str:
+    """`text` without NUL and lone surrogates, which databases refuse: an odd message must not lose an evaluation."""
+    return text.encode("utf-8", "replace").decode("utf-8").replace("\0", "\N{REPLACEMENT CHARACTER}")
+
+
+def without_examples(outcome: Outcome) -> Outcome:
+    """An independent copy of what the log hands out: cleaned texts, no per-example arrays."""
+    timing = Timing(float(outcome.timing.queue), float(outcome.timing.build), float(outcome.timing.score))
+    worker = clean_text(outcome.worker)
+    if isinstance(outcome, Failed):
+        return Failed(clean_text(outcome.kind), clean_text(outcome.message), timing, worker)
+    metrics = {objective: dict(named) for objective, named in outcome.metrics.items() if named}
+    return Scored(dict(outcome.scores), metrics, {}, timing, worker)
+
+
+def facts_json(facts: Mapping[str, object]) -> dict[str, str]:
+    """Each value as JSON text.
+
+    Raises:
+        StoreError: a value is not made of JSON's types.
+    """
+    texts = {}
+    for key, value in facts.items():
+        try:
+            texts[key] = json.dumps(value)
+        except (TypeError, ValueError) as error:
+            raise StoreError(
+                f"fact {key!r} cannot be kept as JSON: {error}; pass plain numbers, texts, lists"
+            ) from None
+    return texts
+
+
+def check_action(action: str) -> None:
+    """Raises SpecError unless `action` is one that controllers obey."""
+    if action not in ACTIONS:
+        raise SpecError(f"command {action!r} is unknown{did_you_mean(action, ACTIONS)}")

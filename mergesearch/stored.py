@@ -1,0 +1,68 @@
+"""A study as the store alone knows it: enough to show, plot and compare it without its models, torch or its file."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from mergesearch.recipe import Recipe
+from mergesearch.results import Results
+from mergesearch.space import SearchSpace
+from mergesearch.store.base import StudyRecord, StudyStore
+from mergesearch.types import Direction, Objective
+
+
+@dataclass(frozen=True, eq=False)
+class StoredStudy:
+    """A study's record, facts, space and folded log. `chosen` is the candidate the study ended with, if it did."""
+
+    record: StudyRecord
+    facts: Mapping[str, Any]
+    space: SearchSpace
+    results: Results
+    budget: int
+
+    @property
+    def chosen(self) -> int | None:
+        """The candidate that the confirm split chose."""
+        number = self.facts.get("chosen")
+        return int(number) if number is not None else None
+
+    @property
+    def diagnostics(self) -> Mapping[str, float]:
+        """What the strategy last said of itself."""
+        return dict(self.facts.get("diagnostics", {}))
+
+    def recipe(self, number: int) -> Recipe | None:
+        """The recipe of a candidate of the search; None for a baseline, or a black-box search."""
+        candidate = self.results.candidates[number]
+        if candidate.point is None or not self.space.slots:
+            return None
+        merge = self.facts["merge"]
+        settings = self.space.decode(candidate.point)
+        return Recipe(merge["operator"], self.space.experts, self.space.groups, settings, merge["options"])
+
+
+def describe(
+    space: SearchSpace,
+    objectives: tuple[Objective, ...],
+    budget: int,
+    strategy: str,
+    **more: Any,
+) -> dict[str, Any]:
+    """The facts to keep of a study at its launch, JSON values; `read_stored` reads them."""
+    return {
+        "space": space.to_dict(),
+        "objectives": [asdict(o) for o in objectives],
+        "budget": budget,
+        "strategy": strategy,
+        **more,
+    }
+
+
+def read_stored(store: StudyStore, name: str) -> StoredStudy:
+    """A study of `store`, its whole log folded. Raises StudyNotFound."""
+    record = store.study(name)
+    facts: dict[str, Any] = dict(store.facts(name))
+    objectives = tuple(Objective(**{**o, "direction": Direction(o["direction"])}) for o in facts["objectives"])
+    space = SearchSpace.from_dict(facts["space"])
+    return StoredStudy(record, facts, space, Results(objectives, store.events(name)), int(facts["budget"]))

@@ -1,0 +1,109 @@
+"""What a strategy is. To add one: one file, one line in `STRATEGIES`; the contract suite finds it by itself."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
+
+import numpy as np
+
+from mergesearch import types
+from mergesearch.errors import SpecError
+from mergesearch.plugins import PluginOptions
+from mergesearch.types import Candidate, Objective, Vector, frozen_array
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """What a strategy is told at its start: D axes, M objectives, the start point (D,), the evaluations it may ask.
+
+    `seeds` are further points (D,) worth evaluating early, such as every expert alone; a strategy may ignore them.
+    """
+
+    dim: int
+    objectives: tuple[Objective, ...]
+    start: Vector
+    evaluations: int
+    seeds: tuple[Vector, ...] = ()
+
+    def __post_init__(self) -> None:
+        points = [frozen_array(point) for point in (self.start, *self.seeds)]
+        for point in points:
+            if point.shape != (self.dim,) or not np.all((point >= 0.0) & (point <= 1.0)):
+                raise SpecError(f"a strategy's start and seeds must have {self.dim} coordinates in [0, 1], got {point}")
+        object.__setattr__(self, "start", points[0])
+        object.__setattr__(self, "seeds", tuple(points[1:]))
+
+
+@dataclass(frozen=True, eq=False)
+class Proposal:
+    """A point (D,) to evaluate and why ('start', 'design', 'sample', 'front', ...). Keeps a read-only copy."""
+
+    point: Vector
+    origin: str = "sample"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "point", frozen_array(self.point))
+
+
+@dataclass(frozen=True, eq=False)
+class Observation:
+    """What an evaluation on the search split gave: losses, their standard errors and the examples behind each, (M,)."""
+
+    losses: Vector
+    stderr: Vector
+    n: Vector
+
+
+class Strategy(Protocol):
+    """Proposes points, learns from their losses. Always minimises, always in the unit cube.
+
+    A strategy's state is a function of (problem, seed, options, the ordered log of `asked` and `tell`). It is resumed
+    by replaying that log, and nothing of it is saved. The calls, in a study with two workers:
+
+        p = s.ask(0); s.asked(Candidate(0, p.point))      # the controller records a candidate, then says so
+        p = s.ask(1); s.asked(Candidate(1, p.point))
+        s.tell(candidate_1, Observation(...))             # results in any order, each candidate at most once
+        p = s.ask(2); s.asked(Candidate(2, p.point))      # never waits for candidate 0
+
+    A candidate that someone else proposed (a recommended point, another machine's) is announced by `asked` and told
+    like the strategy's own. One thread at a time.
+    """
+
+    Options: ClassVar[type[PluginOptions]]
+    MULTI_OBJECTIVE: ClassVar[bool]  # True: builds a front; False: minimises the weighted sum of the losses
+
+    def __init__(self, problem: Problem, seed: int, options: PluginOptions) -> None: ...
+
+    def ask(self, number: int) -> Proposal | None:
+        """The point of its `number`-th candidate, counted from 0; None: nothing to propose until more is told.
+
+        Changes nothing that a later call could notice: random numbers are drawn from (seed, number), so asking twice,
+        or never (a replay), leaves the same strategy. May return None only while something asked is not yet told.
+        """
+        ...
+
+    def asked(self, candidate: Candidate) -> None:
+        """`candidate` was recorded and is being evaluated. Called once for each, in the order of their numbers."""
+        ...
+
+    def tell(self, candidate: Candidate, observation: Observation | None) -> None:
+        """The candidate's losses; None if its evaluation failed. `candidate.point` is the point that was evaluated."""
+        ...
+
+    def recommend(self) -> Vector | None:
+        """The point (D,) it believes best, to be evaluated before it is trusted; None if it has no such belief."""
+        ...
+
+    def diagnostics(self) -> Mapping[str, float]:
+        """Figures that say how it is doing, such as a step size or the cross-validated R² of each fit."""
+        ...
+
+
+def rng(seed: int, number: int, purpose: int = 0) -> np.random.Generator:
+    """The generator of candidate `number`: the same numbers on every machine, whatever was drawn before."""
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, number, purpose])))
+
+
+def weighted_loss(problem: Problem, losses: Vector) -> float:
+    """The problem's weighted mean of losses (M,)."""
+    return types.weighted_loss(problem.objectives, losses)

@@ -1,0 +1,106 @@
+"""Everything that can be known of a study before anything heavy is loaded: headers, data, axes, memory."""
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+
+from mergesearch.errors import EvaluationError, MergesearchError
+from mergesearch.merging import memory_needed
+from mergesearch.plugins import load, parse_options
+from mergesearch.pool.base import Job
+from mergesearch.scorers import SCORERS
+from mergesearch.scorers.base import Scorer, ScorerContext
+from mergesearch.study.resolve import ResolvedStudy, resolve
+from mergesearch.study.source import Source
+from mergesearch.study.spec import ObjectiveSpec, StudySpec, folder
+from mergesearch.types import Candidate, Failed, Split
+
+GIB = 1024**3
+
+
+class Level(StrEnum):
+    """How grave a finding is; an ERROR means that the study cannot be launched."""
+
+    OK = "ok"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that a check found."""
+
+    level: Level
+    sentence: str
+
+
+@dataclass(frozen=True, eq=False)
+class Checked:
+    """All findings, and the resolved study where the models fit together."""
+
+    findings: tuple[Finding, ...]
+    resolved: ResolvedStudy | None
+
+    @property
+    def ok(self) -> bool:
+        """Whether the study can be launched."""
+        return all(finding.level is not Level.ERROR for finding in self.findings)
+
+
+def check_study(spec: StudySpec, source: Source) -> Checked:
+    """Look at headers and data of a study whose file has been read. Never raises for what it finds."""
+    findings: list[Finding] = []
+    resolved = None
+    try:
+        resolved = resolve(spec, source.root)
+        count = sum(name in resolved.layout.group_of for name in resolved.base.names)
+        findings.append(
+            Finding(Level.OK, f"models: base and {len(resolved.experts)} experts agree, {count} tensors merged")
+        )
+        findings.extend(_memory(resolved))
+    except MergesearchError as error:
+        findings.extend(Finding(Level.ERROR, line) for line in str(error).split("\n"))
+    for i, objective in enumerate(spec.objectives):
+        try:
+            make_scorer(spec, objective, source).check()
+            findings.append(Finding(Level.OK, f"objective {objective.name!r}: data fit"))
+        except MergesearchError as error:
+            findings.append(Finding(Level.ERROR, f"{source.at(('objectives', i, 'data'))}: {error}"))
+    return Checked(tuple(findings), resolved)
+
+
+def make_scorer(spec: StudySpec, objective: ObjectiveSpec, source: Source) -> Scorer:
+    """The scorer of one objective, with no data opened."""
+    plugin = load("scorer", SCORERS, objective.scorer)
+    options = parse_options(f"objective {objective.name!r}", plugin.Options, objective.data)
+    model = spec.models.base if objective.head is None else spec.models.experts[objective.head]
+    scorer: Scorer = plugin(options, ScorerContext(folder(source.root, model), source.root, spec.strategy.seed))
+    return scorer
+
+
+def _memory(resolved: ResolvedStudy) -> Iterable[Finding]:
+    need = memory_needed(resolved.base, list(resolved.experts.values()), resolved.layout)
+    level = Level.OK if need.needed <= need.available else Level.WARNING
+    advice = "" if level is Level.OK else ": the experts will be read from disk for each candidate, which is slow"
+    yield Finding(
+        level, f"memory: {need.needed / GIB:.2f} GiB for each worker, {need.available / GIB:.2f} GiB free{advice}"
+    )
+
+
+def time_candidate(resolved: ResolvedStudy) -> float:
+    """Seconds that one candidate takes on this machine, from the start point evaluated twice (the second counts).
+
+    Raises:
+        EvaluationError: it cannot be evaluated; the message is the failure's.
+    """
+    worker = resolved.worker()()
+    recipe = resolved.recipe(Candidate(0, resolved.space.start, "start"))
+    seconds = 0.0
+    for number in range(2):
+        began = time.perf_counter()
+        outcome = worker.evaluate(Job(number, Split.SEARCH, recipe))
+        seconds = time.perf_counter() - began
+        if isinstance(outcome, Failed):
+            raise EvaluationError(f"the start candidate failed: {outcome.kind}: {outcome.message}")
+    return seconds

@@ -1,0 +1,146 @@
+"""A study file and its models' headers, put together: space, layout, objectives, recipes. No weight is read."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from mergesearch.checkpoints.compare import compare
+from mergesearch.checkpoints.groups import group_tensors
+from mergesearch.checkpoints.reader import Checkpoint
+from mergesearch.errors import CheckpointError
+from mergesearch.operators import OPERATORS
+from mergesearch.operators.base import Layout
+from mergesearch.plugins import load
+from mergesearch.pool.worker import MergeWorker, ObjectiveSetup, WorkerSetup
+from mergesearch.recipe import Recipe
+from mergesearch.results import BASE, BASELINE, EXPERT, LAMBDA, UNIFORM
+from mergesearch.scorers import SCORERS
+from mergesearch.space import Knob, KnobRange, SearchSpace, build_space
+from mergesearch.study.spec import StudySpec, folder
+from mergesearch.types import Candidate, Objective
+
+
+@dataclass(frozen=True, eq=False)
+class ResolvedStudy:
+    """All that follows from a spec and the headers of its models. `root` is what relative paths are relative to."""
+
+    spec: StudySpec
+    root: Path
+    base: Checkpoint
+    experts: Mapping[str, Checkpoint]
+    layout: Layout
+    space: SearchSpace
+    objectives: tuple[Objective, ...]
+
+    @property
+    def baselines(self) -> tuple[str, ...]:
+        """Origins of the baselines, in the order they are evaluated."""
+        experts = tuple(f"{EXPERT}{name}" for name in self.spec.models.experts)
+        return (BASE, *experts, UNIFORM, *(f"{LAMBDA}{value:g}" for value in self.spec.baselines.lambdas))
+
+    def recipe(self, candidate: Candidate) -> Recipe:
+        """What is built for a candidate: its point decoded, or a baseline's fixed task arithmetic."""
+        if candidate.point is None:
+            return self._baseline(candidate.origin.removeprefix(BASELINE))
+        settings = self.space.decode(candidate.point)
+        names = self.layout
+        return Recipe(self.spec.merge.operator, names.experts, names.groups, settings, self.spec.merge.options)
+
+    def _baseline(self, name: str) -> Recipe:
+        kind, _, value = name.partition(":")
+        row = {
+            "base": lambda: np.zeros(len(self.layout.experts)),
+            "expert": lambda: np.array([float(e == value) for e in self.layout.experts]),
+            "uniform": lambda: np.full(len(self.layout.experts), 1.0 / len(self.layout.experts)),
+            "lambda": lambda: np.full(len(self.layout.experts), float(value)),
+        }[kind]()
+        table = np.tile(row, (len(self.layout.groups), 1))
+        settings = {"coefficient": table, "scale": np.ones_like(table)}
+        return Recipe("task_arithmetic", self.layout.experts, self.layout.groups, settings)
+
+    def digests(self) -> dict[str, str]:
+        """Model name -> digest of its weights, the base as 'base'."""
+        return {"base": self.base.digest, **{f"expert:{n}": c.digest for n, c in self.experts.items()}}
+
+    def worker_setup(self, device: str = "auto", threads: int | None = None) -> WorkerSetup:
+        """What a worker needs to build and score candidates; picklable."""
+        spec = self.spec
+        return WorkerSetup(
+            base=folder(self.root, spec.models.base),
+            experts={name: folder(self.root, path) for name, path in spec.models.experts.items()},
+            heads=spec.merge.heads,
+            layout=self.layout,
+            objectives=tuple(
+                ObjectiveSetup(o.name, o.scorer, dict(o.data), _metric(o.scorer, o.metric), o.head)
+                for o in spec.objectives
+            ),
+            root=self.root,
+            seed=spec.strategy.seed,
+            device=device,
+            threads=threads,
+        )
+
+    def worker(self, device: str = "auto", threads: int | None = None) -> "WorkerOf":
+        """A picklable factory of workers."""
+        return WorkerOf(self.worker_setup(device, threads))
+
+
+@dataclass(frozen=True)
+class WorkerOf:
+    """WorkerFactory: builds a MergeWorker in whichever process calls it."""
+
+    setup: WorkerSetup
+
+    def __call__(self) -> MergeWorker:
+        return MergeWorker(self.setup)
+
+
+def _metric(scorer: str, metric: str | None) -> str:
+    return metric or next(iter(load("scorer", SCORERS, scorer).METRICS))
+
+
+def resolve(spec: StudySpec, root: Path) -> ResolvedStudy:
+    """Open the headers of a spec's models and build its space.
+
+    Raises:
+        CheckpointError: a model is missing or does not fit the others, one line for each mismatch.
+        SpecError: groups, fix or tie that match nothing.
+    """
+    base = Checkpoint.open(folder(root, spec.models.base))
+    experts = {name: Checkpoint.open(folder(root, path)) for name, path in spec.models.experts.items()}
+    mismatches = compare(base, experts, spec.merge.heads)
+    if mismatches:
+        raise CheckpointError("\n".join(mismatches))
+    grouping = group_tensors(base, spec.space.groups, spec.merge.heads)
+    layout = Layout(tuple(experts), grouping.groups, grouping.group_of)
+    return ResolvedStudy(spec, root, base, experts, layout, _space(spec, layout), objectives_of(spec))
+
+
+def _space(spec: StudySpec, layout: Layout) -> SearchSpace:
+    knobs: tuple[Knob, ...] = load("operator", OPERATORS, spec.merge.operator).KNOBS
+    searched = {}
+    named = spec.space.searched
+    for knob in knobs:
+        init = knob.init if knob.init is not None else 1.0 / len(layout.experts)
+        if knob.name in named:
+            given = named[knob.name]
+            start = init if given.init is None else given.init
+            start = min(max(start, given.low), given.high) if given.init is None else start
+            searched[knob.name] = KnobRange(
+                given.low, given.high, start, given.per or knob.per, given.scale or knob.scale
+            )
+        elif knob.searched and knob.name not in spec.space.held:
+            searched[knob.name] = KnobRange(knob.low, knob.high, init, knob.per, knob.scale)
+    return build_space(knobs, layout.experts, layout.groups, searched, spec.space.held, spec.space.fix, spec.space.tie)
+
+
+def objectives_of(spec: StudySpec) -> tuple[Objective, ...]:
+    """The objectives with direction and bounds from their scorers' metrics."""
+    found = []
+    for objective in spec.objectives:
+        metrics = load("scorer", SCORERS, objective.scorer).METRICS
+        metric = metrics[_metric(objective.scorer, objective.metric)]
+        found.append(Objective(objective.name, metric.direction, objective.weight, metric.low, metric.high))
+    return tuple(found)

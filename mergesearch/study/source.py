@@ -1,0 +1,148 @@
+"""Reads a study file and says of each fault in which line and column it stands."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from mergesearch.errors import SpecError
+from mergesearch.operators import OPERATORS
+from mergesearch.plugins import Fault, PluginOptions, did_you_mean, faults, load
+from mergesearch.scorers import SCORERS
+from mergesearch.strategies import STRATEGIES
+from mergesearch.study.spec import StudySpec
+
+Position = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Source:
+    """A study file's text, where its relative paths start, and where each key stands in it."""
+
+    name: str
+    text: str
+    root: Path
+
+    def at(self, path: Iterable[str | int]) -> str:
+        """'file:line:column' of a key path, or of the nearest part of it that exists."""
+        marks = _marks(self.text)
+        keys = tuple(path)
+        while keys and keys not in marks:
+            keys = keys[:-1]
+        line, column = marks.get(keys, (1, 1))
+        return f"{self.name}:{line}:{column}"
+
+    def error(self, found: Iterable[Fault]) -> SpecError:
+        """One SpecError, a line for each fault."""
+        return SpecError("\n".join(f"{self.at(fault.path)}: {fault.sentence}" for fault in found))
+
+
+def read_study(path: Path) -> tuple[StudySpec, Source]:
+    """The study in a file; its relative paths are relative to the current folder.
+
+    Raises:
+        SpecError: the file is missing, is not YAML, or has keys, kinds or values that cannot be.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise SpecError(f"cannot read study file {str(path)!r}: {error.strerror}") from None
+    source = Source(str(path), text, Path.cwd())
+    return parse_study(source), source
+
+
+def parse_study(source: Source) -> StudySpec:
+    """The study in `source`, its plug-ins' options checked too. Raises SpecError with line and column."""
+    try:
+        body = yaml.safe_load(source.text)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        where = f"{source.name}:{mark.line + 1}:{mark.column + 1}" if mark else source.name
+        raise SpecError(f"{where}: not valid YAML: {error.problem}") from None
+    if not isinstance(body, dict):
+        raise SpecError(f"{source.name}:1:1: a study file is a mapping that begins with 'name: ...'")
+    try:
+        spec = StudySpec.model_validate(body)
+    except ValidationError as error:
+        raise source.error(faults(StudySpec, error)) from None
+    found = list(plugin_faults(spec))
+    if found:
+        raise source.error(found)
+    return spec
+
+
+def plugin_faults(spec: StudySpec) -> Iterable[Fault]:
+    """What is wrong with kinds, their options, metrics, heads and knobs; no checkpoint or data is opened."""
+    operator = _kind(("merge", "operator"), "operator", OPERATORS, spec.merge.operator)
+    yield from operator.faults
+    if operator.plugin is not None:
+        yield from _option_faults(("merge",), operator.plugin.Options, spec.merge.options)
+        knobs = {knob.name: knob for knob in operator.plugin.KNOBS}
+        for name in spec.space.options:
+            if name not in knobs:
+                yield Fault(("space", name), f"operator {spec.merge.operator!r} has no knob {name!r}"
+                            f"{did_you_mean(name, [*knobs, 'groups', 'fix', 'tie'])}")  # fmt: skip
+        limit = operator.plugin.MAX_EXPERTS
+        if limit is not None and len(spec.models.experts) > limit:
+            yield Fault(("models", "experts"), f"operator {spec.merge.operator!r} merges at most {limit} expert(s), "
+                        f"the study has {len(spec.models.experts)}")  # fmt: skip
+    strategy = _kind(("strategy", "kind"), "strategy", STRATEGIES, spec.strategy.kind)
+    yield from strategy.faults
+    if strategy.plugin is not None:
+        yield from _option_faults(("strategy",), strategy.plugin.Options, spec.strategy.options)
+    for i, objective in enumerate(spec.objectives):
+        scorer = _kind(("objectives", i, "scorer"), "scorer", SCORERS, objective.scorer)
+        yield from scorer.faults
+        if scorer.plugin is not None:
+            yield from _option_faults(("objectives", i, "data"), scorer.plugin.Options, objective.data)
+            if objective.metric is not None and objective.metric not in scorer.plugin.METRICS:
+                yield Fault(("objectives", i, "metric"), f"scorer {objective.scorer!r} has no metric "
+                            f"{objective.metric!r}{did_you_mean(objective.metric, scorer.plugin.METRICS)}")  # fmt: skip
+        if objective.head is not None and objective.head not in spec.models.experts:
+            yield Fault(("objectives", i, "head"), f"no expert is called {objective.head!r}"
+                        f"{did_you_mean(objective.head, spec.models.experts)}")  # fmt: skip
+        if objective.head is None and spec.merge.heads:
+            yield Fault(("objectives", i), f"objective {objective.name!r} needs 'head: <expert>', "
+                        "since merge.heads keeps the heads apart")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Kind:
+    plugin: Any
+    faults: tuple[Fault, ...] = ()
+
+
+def _kind(path: tuple[str | int, ...], family: str, table: dict[str, str], kind: str) -> _Kind:
+    try:
+        return _Kind(load(family, table, kind))
+    except SpecError as error:
+        return _Kind(None, (Fault(path, str(error)),))
+
+
+def _option_faults(path: tuple[str | int, ...], schema: type[PluginOptions], values: dict[str, Any]) -> Iterable[Fault]:
+    try:
+        schema.model_validate(values)
+    except ValidationError as error:
+        for fault in faults(schema, error):
+            yield Fault(path + fault.path, fault.sentence)
+
+
+def _marks(text: str) -> dict[tuple[str | int, ...], Position]:
+    """Key path -> (line, column), counted from 1, of every key and list item."""
+    found: dict[tuple[str | int, ...], Position] = {}
+
+    def walk(node: yaml.Node | None, path: tuple[str | int, ...]) -> None:
+        if isinstance(node, yaml.MappingNode):
+            for key, value in node.value:
+                found[(*path, key.value)] = (key.start_mark.line + 1, key.start_mark.column + 1)
+                walk(value, (*path, key.value))
+        elif isinstance(node, yaml.SequenceNode):
+            for i, item in enumerate(node.value):
+                found[(*path, i)] = (item.start_mark.line + 1, item.start_mark.column + 1)
+                walk(item, (*path, i))
+
+    walk(yaml.compose(text, Loader=yaml.SafeLoader), ())
+    return found

@@ -1,0 +1,183 @@
+"""The frozen values that cross layers. They check themselves when built and are never changed afterwards."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from mergesearch.errors import SpecError
+
+Vector: TypeAlias = NDArray[np.float64]
+
+
+class Direction(StrEnum):
+    """Which way a score improves."""
+
+    MAX = "max"
+    MIN = "min"
+
+
+class Split(StrEnum):
+    """Which examples a score was taken on. A strategy sees SEARCH alone.
+
+    SEARCH guides the strategy, CONFIRM chooses among finalists, TEST is read once for each reported recipe.
+    """
+
+    SEARCH = "search"
+    CONFIRM = "confirm"
+    TEST = "test"
+
+
+class Status(StrEnum):
+    """Where a study stands. Only a controller that holds the lease changes it."""
+
+    NEW = "new"
+    RUNNING = "running"
+    PAUSED = "paused"
+    STOPPED = "stopped"
+    FAILED = "failed"
+    DONE = "done"
+
+
+def frozen_array(values: ArrayLike) -> Vector:
+    """A read-only float64 copy of `values`."""
+    array = np.array(values, dtype=np.float64)
+    array.setflags(write=False)
+    return array
+
+
+@dataclass(frozen=True)
+class Objective:
+    """One number to improve. `score` is in its natural direction, `loss` is always minimised.
+
+    `low` and `high` bound the metric where it is bounded (accuracy: 0 and 1), else None. `weight` is its share in a
+    weighted sum, at least 0.
+    """
+
+    name: str
+    direction: Direction = Direction.MAX
+    weight: float = 1.0
+    low: float | None = None
+    high: float | None = None
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.weight) and self.weight >= 0):
+            raise SpecError(f"objective {self.name!r}: weight {self.weight} must be a number of at least 0")
+
+    def loss(self, score: float) -> float:
+        """The one place where a sign is flipped."""
+        return -score if self.direction is Direction.MAX else score
+
+    def score(self, loss: float) -> float:
+        """Inverse of `loss`."""
+        return -loss if self.direction is Direction.MAX else loss
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """A numbered point to evaluate: shape (D,) in the unit cube; None for a baseline, whose recipe is fixed.
+
+    `origin` says who proposed it: the strategy's own word ('start', 'sample', 'front', ...), 'recommended', or
+    'baseline:<name>'.
+    """
+
+    number: int
+    point: Vector | None
+    origin: str = "sample"
+
+    def __post_init__(self) -> None:
+        if self.point is None:
+            return
+        point = frozen_array(self.point)
+        if point.ndim != 1 or not np.all((point >= 0.0) & (point <= 1.0)):
+            raise SpecError(f"candidate {self.number}: its point must be one vector within the unit cube, got {point}")
+        object.__setattr__(self, "point", point)
+
+
+@dataclass(frozen=True)
+class Score:
+    """Mean of a metric over `n` examples, with its standard error (0.0 where it is not known)."""
+
+    value: float
+    stderr: float = 0.0
+    n: int = 1
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds that one evaluation spent waiting, building the candidate and scoring it."""
+
+    queue: float = 0.0
+    build: float = 0.0
+    score: float = 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """The outcome of an evaluation that worked.
+
+    `scores[objective]` is the objective's own metric. `metrics[objective][name]` holds every metric the scorer gave,
+    the objective's own included. `examples[objective]` is the per-example value of the objective's own metric,
+    float32 (n,), in the study's fixed order; absent where a scorer has none.
+    """
+
+    scores: Mapping[str, Score]
+    metrics: Mapping[str, Mapping[str, Score]] = field(default_factory=dict)
+    examples: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+    timing: Timing = Timing()
+    worker: str = ""
+
+
+@dataclass(frozen=True)
+class Failed:
+    """The outcome of an evaluation that did not work.
+
+    `kind` is the name of the error's class, or 'not_finite', 'worker_lost', 'timeout'; `message` one sentence.
+    """
+
+    kind: str
+    message: str
+    timing: Timing = Timing()
+    worker: str = ""
+
+
+Outcome: TypeAlias = Scored | Failed
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Log entry: this candidate is to be evaluated on this split. Recorded before anything is submitted."""
+
+    seq: int
+    candidate: Candidate
+    split: Split
+
+
+@dataclass(frozen=True)
+class Told:
+    """Log entry: the evaluation of a candidate on a split ended. At most one for each (candidate, split)."""
+
+    seq: int
+    candidate: Candidate
+    split: Split
+    outcome: Outcome
+
+
+Event: TypeAlias = Asked | Told
+
+
+def losses(objectives: tuple[Objective, ...], outcome: Outcome) -> Vector | None:
+    """Losses (M,) of an outcome in the order of `objectives`; None where it failed."""
+    if isinstance(outcome, Failed):
+        return None
+    return frozen_array([o.loss(outcome.scores[o.name].value) for o in objectives])
+
+
+def weighted_loss(objectives: tuple[Objective, ...], values: Vector) -> float:
+    """Weighted mean of losses (M,), the weights scaled to sum to 1: the one number where one is needed."""
+    weights = np.array([o.weight for o in objectives])
+    return float(weights @ values / weights.sum())

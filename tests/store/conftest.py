@@ -1,0 +1,5 @@
+"""Lets the asserts of the shared contract explain themselves."""
+
+import pytest
+
+pytest.register_assert_rewrite("contracts.store")

@@ -1,0 +1,48 @@
+"""The migrations and the tables in `schema.py` are the same thing."""
+
+import re
+import sqlite3
+from pathlib import Path
+
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import create_engine
+
+from mergesearch.store.migrate import SCRIPTS
+from mergesearch.store.open import open_store
+from mergesearch.store.schema import SCHEMA_VERSION, metadata
+
+
+def tables(path: Path) -> dict[str, set[str]]:
+    """Name of each table and index -> the lines that made it."""
+    connection = sqlite3.connect(path)
+    rows = connection.execute("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL AND name != 'alembic_version'")
+    made = {name: {line.strip().rstrip(",") for line in re.split(r"\n", sql)} for name, sql in rows}
+    connection.close()
+    return made
+
+
+def test_migrations_make_the_schema(tmp_path: Path) -> None:
+    """A migrated store has exactly the tables of `schema.py`, for Alembic and to the word for SQLite."""
+    open_store(f"sqlite:///{tmp_path}/migrated.db").close()
+    engine = create_engine(f"sqlite:///{tmp_path}/migrated.db")
+    with engine.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+    engine.dispose()
+    engine = create_engine(f"sqlite:///{tmp_path}/direct.db")
+    metadata.create_all(engine)
+    engine.dispose()
+    assert tables(tmp_path / "migrated.db") == tables(tmp_path / "direct.db")
+
+
+def test_version_is_that_of_the_newest_migration() -> None:
+    """SCHEMA_VERSION is the head, and the migrations form one line of numbers without a hole."""
+    config = Config()
+    config.set_main_option("script_location", str(SCRIPTS))
+    config.set_main_option("path_separator", "os")
+    script = ScriptDirectory.from_config(config)
+    assert script.get_heads() == [f"{SCHEMA_VERSION:04d}"]
+    revisions = [revision.revision for revision in script.walk_revisions()]
+    assert revisions == [f"{number:04d}" for number in range(SCHEMA_VERSION, 0, -1)]

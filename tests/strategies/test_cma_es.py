@@ -1,0 +1,165 @@
+"""CMA-ES finds optima through its ask/tell, and keeps cma's own randomness and files out."""
+
+import time
+import warnings
+
+import numpy as np
+import pytest
+
+from mergesearch.errors import SpecError
+from mergesearch.plugins import parse_options
+from mergesearch.strategies.base import Observation, Problem
+from mergesearch.strategies.cma_es import CmaEs
+from mergesearch.types import Candidate, Direction, Objective
+
+COST = (Objective("cost", Direction.MIN),)
+
+
+def search(function, start, evaluations, workers=1, seed=0, **options):
+    """(strategy, points, losses) of a search with `workers` evaluations at a time, ending in a shuffled order."""
+    dim = len(start)
+    subject = CmaEs(Problem(dim, COST, start, evaluations), seed, CmaEs.Options(**options))
+    shuffle, busy, points, losses = np.random.default_rng(seed), [], [], []
+    for number in range(evaluations):
+        candidate = Candidate(number, subject.ask(number).point)
+        subject.asked(candidate)
+        busy.append(candidate)
+        if len(busy) >= workers:
+            done = busy.pop(int(shuffle.integers(len(busy))))
+            points.append(done.point)
+            losses.append(function(done.point))
+            subject.tell(done, Observation(np.array([losses[-1]]), np.zeros(1), np.ones(1)))
+    return subject, np.array(points), np.array(losses)
+
+
+def test_constants_are_the_papers():
+    """Population sizes are twice those of the paper's table, and eight for one axis."""
+    for dim, paper in ((4, 8), (6, 9), (8, 10), (16, 12), (32, 14), (64, 16), (192, 19), (250, 20)):
+        subject = CmaEs(Problem(dim, COST, np.full(dim, 0.5), 10), 0, CmaEs.Options())
+        assert subject.diagnostics()["population_size"] == 2 * paper
+    assert CmaEs(Problem(1, COST, np.full(1, 0.5), 10), 0, CmaEs.Options()).diagnostics()["population_size"] == 8
+
+
+def test_solves_a_rotated_ellipsoid():
+    """Ten axes, condition 1e6, from 3 with step 1 (in a box of 20): 1e-8 within 10,000 evaluations."""
+    rotation, _ = np.linalg.qr(np.random.default_rng(1).standard_normal((10, 10)))
+    scales = 1e6 ** (np.arange(10) / 9)
+    _, _, losses = search(
+        lambda u: float(scales @ np.square(rotation @ ((u - 0.5) * 20))),
+        np.full(10, 0.65),
+        10_000,
+        sigma0=0.05,
+        population_size=10,
+    )
+    assert losses.min() < 1e-8
+
+
+def test_late_results_cost_little():
+    """With 16 workers and a population of 10 the sphere takes at most 1.5 times the evaluations of one worker."""
+
+    def needed(workers):
+        losses = search(
+            lambda u: float(np.sum(np.square(u - 0.4))), np.full(10, 0.7), 3_000, workers, population_size=10
+        )[2]
+        return int(np.argmax(losses < 1e-10))
+
+    alone, crowd = needed(1), needed(16)
+    assert alone > 0
+    assert 0 < crowd < 1.5 * alone
+
+
+@pytest.mark.parametrize("options", [{}, {"diagonal_above": 0}], ids=["full", "diagonal"])
+def test_finds_an_optimum_on_a_face(options):
+    """A best point on the box's faces is reached and recommended."""
+    subject, _, losses = search(
+        lambda u: float(u[0] - u[1] + np.sum(np.square(u[2:] - 0.5))), np.full(6, 0.5), 900, **options
+    )
+    assert losses.min() < -0.99
+    assert np.allclose(subject.recommend()[:2], (0.0, 1.0), atol=0.02)
+
+
+def test_one_axis():
+    """A single axis, the global scale of a merge, works."""
+    subject, _, losses = search(lambda u: float((u[0] - 0.3) ** 2), np.array([0.8]), 120)
+    assert losses.min() < 1e-4
+    assert abs(subject.recommend()[0] - 0.3) < 0.05
+
+
+def test_recommends_the_mean():
+    """Under noise the recommended mean is truly better than the point that looked best (median of seeds)."""
+    mean, luckiest = [], []
+    for seed in range(5):
+        noise = np.random.default_rng(seed + 50)
+        subject, points, losses = search(
+            lambda u, noise=noise: float(np.mean(np.square(u - 0.55))) * 10 + 0.3 * noise.standard_normal(),
+            np.full(12, 0.3),
+            300,
+            seed=seed,
+        )
+        mean.append(np.mean(np.square(subject.recommend() - 0.55)))
+        luckiest.append(np.mean(np.square(points[np.argmin(losses)] - 0.55)))
+    assert np.median(mean) < np.median(luckiest)
+
+
+def test_start_and_recommended_make_no_update():
+    """Points put at the mean, the start and a recommendation, do not shrink the step."""
+    subject = CmaEs(Problem(3, COST, np.full(3, 0.5), 100), 0, CmaEs.Options(population_size=4))
+    before = subject.diagnostics()
+    for number, origin in enumerate(["start", "recommended"] * 6):
+        candidate = Candidate(number, np.full(3, 0.5), origin)
+        subject.asked(candidate)
+        subject.tell(candidate, Observation(np.zeros(1), np.zeros(1), np.ones(1)))
+    after = subject.diagnostics()
+    assert (after["updates"], after["sigma"]) == (0.0, before["sigma"])
+
+
+def test_failures_rank_last():
+    """The search leaves a half of the box in which every candidate fails."""
+    dim = 4
+    subject = CmaEs(Problem(dim, COST, np.full(dim, 0.5), 400), 3, CmaEs.Options())
+    for number in range(400):
+        candidate = Candidate(number, subject.ask(number).point)
+        subject.asked(candidate)
+        bad = candidate.point[0] < 0.5
+        loss = np.array([float(np.sum(np.square(candidate.point - 0.6)))])
+        subject.tell(candidate, None if bad else Observation(loss, np.zeros(1), np.ones(1)))
+    assert subject.recommend()[0] > 0.5
+    assert subject.diagnostics()["failed"] > 0
+
+
+def test_high_dimension_is_cheap():
+    """384 axes: 3,000 asks and tells take seconds of processor time, with a full covariance too."""
+    for options in ({}, {"diagonal_above": 384}):
+        begin = time.process_time()
+        subject, _, losses = search(lambda u: float(np.sum(np.square(u - 0.6))), np.full(384, 0.5), 3_000, **options)
+        assert time.process_time() - begin < 12.0
+        assert subject.diagnostics()["updates"] > 50
+        assert np.sum(np.square(subject.recommend() - 0.6)) < losses.min()
+
+
+def test_strangers_do_not_tear_it_apart():
+    """Thousands of points drawn by somebody else leave a distribution that can still be asked."""
+    for dim in (3, 384):
+        subject = CmaEs(Problem(dim, COST, np.full(dim, 0.5), 3_000), 0, CmaEs.Options())
+        for number, point in enumerate(np.random.default_rng(0).random((3_000, dim))):
+            candidate = Candidate(number, point, "elsewhere")
+            subject.asked(candidate)
+            subject.tell(candidate, Observation(np.array([float(point.sum())]), np.zeros(1), np.ones(1)))
+        assert all(np.isfinite(v) for v in subject.diagnostics().values())
+        assert np.all(np.isfinite(subject.ask(3_000).point))
+
+
+def test_no_filter_and_no_file_is_left(tmp_path, monkeypatch):
+    """Neither the warning filters nor the working folder change."""
+    monkeypatch.chdir(tmp_path)
+    before = list(warnings.filters)
+    search(lambda u: float(u.sum()), np.full(3, 0.5), 60)
+    assert list(warnings.filters) == before
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_options_are_bounded():
+    """A population too small to rank and a step of zero are refused."""
+    for wrong in ({"population_size": 3}, {"sigma0": 0.0}, {"sigma0": 2.0}):
+        with pytest.raises(SpecError):
+            parse_options("strategy cma_es", CmaEs.Options, wrong)

@@ -1,0 +1,58 @@
+"""Saved stores, one per schema version: `store_v1.sql` and so on, texts that SQLite can read in.
+
+Each was written by the version itself, with `python tests/upgrade/saved.py`; a file, once committed, never changes. A
+change of the schema adds a file and, where old rows read differently, what that version should now read as.
+"""
+
+import sqlite3
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from mergesearch.store.base import Artifact, StudyStore
+from mergesearch.store.open import open_store
+from mergesearch.store.schema import SCHEMA_VERSION
+from mergesearch.types import Candidate, Failed, Score, Scored, Split, Status, Timing
+
+FOLDER = Path(__file__).parent
+
+
+def fill_v1(store: StudyStore) -> None:
+    """The studies that `store_v1.sql` holds. Never change this: the saved file would no longer match."""
+    store.create("empty", "", "d0", 1000.0)
+    store.create("digits-3", "name: digits-3\nstrategy: {kind: cma_es}\n# größer", "d1", 1001.0)
+    lease = store.acquire("digits-3", "old-host:1", 60.0, 1002.0)
+    store.set_status(lease, Status.RUNNING, "", 1002.5)
+    store.ask(lease, Candidate(0, None, "baseline:average"), Split.SEARCH, 1003.0)
+    store.ask(lease, Candidate(1, np.array([0.0, 1 / 3, 1.0]), "start"), Split.SEARCH, 1004.0)
+    own = {"mnist": Score(0.75, 0.125, 8), "cost": Score(-0.1)}
+    metrics = {"mnist": {"accuracy": own["mnist"], "loss": Score(2.5, 0.0, 8)}}
+    examples = {"mnist": np.array([1, 1, 0, 1, 1, 0, 1, 1], dtype=np.float32)}
+    store.tell(lease, 1, Split.SEARCH, Scored(own, metrics, examples, Timing(0.5, 0.25, 2.0), "gpu-1"), 1005.0)
+    store.tell(lease, 0, Split.SEARCH, Failed("ValueError", "label 'ü' is unknown", Timing(), "gpu-2"), 1006.0)
+    store.ask(lease, Candidate(1, np.array([0.0, 1 / 3, 1.0])), Split.CONFIRM, 1007.0)
+    lease = store.renew(lease, 60.0, 1008.0)
+    store.set_facts(lease, {"chosen": 1, "r2": {"mnist": 0.5}})
+    store.finish_command(lease, store.command("digits-3", "pause", 1009.0), 1010.0)
+    store.command("digits-3", "cancel", 1011.0)
+    store.add_artifact("digits-3", Artifact(1, "export", "out/merged", "ab" * 32, 1012.0))
+
+
+def save(target: Path) -> None:
+    """Write a store of the present schema as SQL text."""
+    with tempfile.TemporaryDirectory() as folder:
+        store = open_store(f"sqlite:///{folder}/study.db")
+        fill_v1(store)
+        store.close()
+        connection = sqlite3.connect(f"{folder}/study.db")
+        target.write_text("\n".join(connection.iterdump()) + "\n", encoding="utf-8")
+        connection.close()
+
+
+if __name__ == "__main__":
+    wanted = FOLDER / f"store_v{SCHEMA_VERSION}.sql"
+    if wanted.exists():
+        sys.exit(f"{wanted} is there already, and saved stores never change")
+    save(wanted)
