@@ -25,12 +25,7 @@ class StoredStudy:
     def chosen(self) -> int | None:
         """The candidate that the confirm split chose."""
         number = self.facts.get("chosen")
-        return int(number) if number is not None else None
-
-    @property
-    def diagnostics(self) -> Mapping[str, float]:
-        """What the strategy last said of itself."""
-        return dict(self.facts.get("diagnostics", {}))
+        return number if isinstance(number, int) else None
 
     def recipe(self, number: int) -> Recipe | None:
         """The recipe of a candidate of the search; None for a baseline, or a black-box search."""

@@ -65,6 +65,7 @@ class Objective:
     high: float | None = None
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "direction", Direction(self.direction))  # 'max' as plain text is the same
         if not (math.isfinite(self.weight) and self.weight >= 0):
             raise SpecError(f"objective {self.name!r}: weight {self.weight} must be a number of at least 0")
 

@@ -23,16 +23,18 @@ def candidate(
     from mergesearch.stored import read_stored
 
     named = find(study, store)
-    found = read_stored(open_store(named.store, create=False), named.name)
+    opened = open_store(named.store, create=False)
+    found = read_stored(opened, named.name)
     if number not in found.results.candidates:
         count = len(found.results.candidates)
         raise SpecError(f"study {named.name!r} has no candidate {number}; it has {count}, numbered from 0")
     if json:
         recipe = found.recipe(number)
-        print_json(candidate_row(found, number) | {"recipe": None if recipe is None else recipe.to_dict()})
+        print_json(candidate_row(found.results, number) | {"recipe": None if recipe is None else recipe.to_dict()})
         return
     from rich.console import Console
 
-    from mergesearch.report.terminal import candidate_view
+    from mergesearch.report.terminal import render_candidate
+    from mergesearch.report.view import read_view
 
-    Console().print(candidate_view(found, number))
+    Console().print(render_candidate(read_view(opened, named.name), number))

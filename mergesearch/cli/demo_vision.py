@@ -16,10 +16,11 @@ from mergesearch.errors import CheckpointError, SpecError
 from mergesearch.export import export_study
 from mergesearch.report.html import write_report
 from mergesearch.report.plot import plot_front
-from mergesearch.report.table import comparison, render_table
-from mergesearch.report.terminal import front_table
+from mergesearch.report.table_text import render_table
+from mergesearch.report.terminal import render_front
+from mergesearch.report.view import StudyView, read_view
 from mergesearch.store.open import open_store
-from mergesearch.stored import StoredStudy, read_stored
+from mergesearch.stored import read_stored
 from mergesearch.study.source import read_study
 from mergesearch.types import Split
 
@@ -38,10 +39,10 @@ def vision(workers: Path | None) -> None:
     make_experts(FOLDER, seed=0, variant="gentle", progress=console.print)
     console.rule("2. search")
     done = _search(workers)
-    study = read_stored(done.store, done.resolved.spec.name)
+    study = read_view(done.store, done.resolved.spec.name)
     console.rule("3. what was found")
-    console.print(front_table(study))
-    _report(study, done, console)
+    console.print(render_front(study))
+    _report(study, console)
     console.rule("4. export")
     _export(study, done, console)
     console.print(f"\nthe whole demo took {time.monotonic() - began:.0f} s")
@@ -61,21 +62,19 @@ def _search(workers: Path | None) -> Launched:
         return resume(spec.name, store, workers=profile(workers), watch=watch)
 
 
-def _report(study: StoredStudy, done: Launched, console: Console) -> None:
-    def examples(number: int, split: Split) -> dict[str, object]:
-        return dict(done.store.examples(study.record.name, number, split))
-
-    console.print(render_table(comparison(study, examples)))
+def _report(study: StudyView, console: Console) -> None:
+    console.print(render_table(study.comparison()))
     plot_front(study.results, FOLDER / "front.png", chosen=study.chosen)
-    write_report(study, examples, FOLDER / "report.html")
+    write_report(study, FOLDER / "report.html")
     console.print(f"wrote {FOLDER / 'report.html'} and {FOLDER / 'front.png'}")
 
 
-def _export(study: StoredStudy, done: Launched, console: Console) -> None:
+def _export(study: StudyView, done: Launched, console: Console) -> None:
     if study.chosen is None:
         raise SpecError(f"study {study.record.name!r} has chosen no candidate yet: resume it")
     folder = FOLDER / "merged"
-    export_study(done.resolved, study, done.store, study.chosen, folder, plot=plot_front, force=True)
+    stored = read_stored(done.store, study.record.name)
+    export_study(done.resolved, stored, done.store, study.chosen, folder, plot=plot_front, force=True)
     console.print(f"candidate {study.chosen} written to {folder}")
     command = [sys.executable, "-m", "mergesearch", "score", str(folder), str(STUDY), "--split", "test", "--json"]
     scored = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)

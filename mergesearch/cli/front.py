@@ -21,22 +21,22 @@ def front(
     Example: mergesearch front smoke --plot front.png
     """
     from mergesearch.cli.summary import candidate_row
+    from mergesearch.report.view import read_view
     from mergesearch.store.open import open_store
-    from mergesearch.stored import read_stored
 
     named = find(study, store)
-    found = read_stored(open_store(named.store, create=False), named.name)
+    found = read_view(open_store(named.store, create=False), named.name)
     if plot is not None:
         from mergesearch.report.plot import plot_front
 
         plot_front(found.results, plot, chosen=found.chosen)
     if json:
-        print_json([candidate_row(found, number) for number in found.results.front])
+        print_json([candidate_row(found.results, number) for number in found.results.front])
         return
     from rich.console import Console
 
-    from mergesearch.report.terminal import front_table
+    from mergesearch.report.terminal import render_front
 
-    Console().print(front_table(found))
+    Console().print(render_front(found))
     if plot is not None:
         typer.echo(f"wrote {plot}")

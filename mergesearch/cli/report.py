@@ -18,10 +18,9 @@ def report(
     Example: mergesearch report smoke --to runs/smoke/report.html
     """
     from mergesearch.report.html import write_report
+    from mergesearch.report.view import read_view
     from mergesearch.store.open import open_store
-    from mergesearch.stored import read_stored
 
     named = find(study, store)
-    opened = open_store(named.store, create=False)
-    write_report(read_stored(opened, named.name), lambda n, split: opened.examples(named.name, n, split), to)
+    write_report(read_view(open_store(named.store, create=False), named.name), to)
     typer.echo(f"wrote {to}")

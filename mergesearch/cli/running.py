@@ -7,12 +7,14 @@ from pathlib import Path
 from types import FrameType
 
 import typer
+from rich.console import Console
 
 from mergesearch.controller.loop import Progress
 from mergesearch.pool.profile import Profile, load_profile
-from mergesearch.report.terminal import LiveView, study_panel
+from mergesearch.report.live import LiveView
+from mergesearch.report.terminal import render_show
+from mergesearch.report.view import read_view
 from mergesearch.store.open import open_store
-from mergesearch.stored import read_stored
 
 
 def profile(path: Path | None) -> Profile:
@@ -23,10 +25,11 @@ def profile(path: Path | None) -> Profile:
 @contextmanager
 def watched(name: str, url: str) -> Iterator[Callable[[Progress], None]]:
     """Show live progress while a study runs, then its summary. SIGTERM ends it as cleanly as Ctrl-C."""
+    console = Console()
     before = signal.signal(signal.SIGTERM, _interrupt)
     try:
-        with LiveView(name) as view:
-            yield view.update
+        with LiveView(console, name) as view:
+            yield view
     except KeyboardInterrupt:
         typer.echo(
             f"\nstopped; every evaluation so far is kept. Go on with: mergesearch resume {name} --store {url}", err=True
@@ -34,10 +37,8 @@ def watched(name: str, url: str) -> Iterator[Callable[[Progress], None]]:
         raise
     finally:
         signal.signal(signal.SIGTERM, before)
-    from rich.console import Console
-
     store = open_store(url, create=False)
-    Console().print(study_panel(read_stored(store, name)))
+    console.print(render_show(read_view(store, name)))
     typer.echo(f"next: mergesearch front {name} --store {url}")
     store.close()
 

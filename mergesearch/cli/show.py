@@ -8,21 +8,19 @@ def show(study: StudyArgument, store: StoreOption = None, json: JsonOption = Fal
 
     Example: mergesearch show smoke --json
     """
-    from mergesearch.cli.summary import summary
-    from mergesearch.report.table import comparison, render_table
-    from mergesearch.report.terminal import study_panel
+    from mergesearch.report.table_text import render_table
+    from mergesearch.report.terminal import render_show
+    from mergesearch.report.view import read_view
     from mergesearch.store.open import open_store
-    from mergesearch.stored import read_stored
 
     named = find(study, store)
-    opened = open_store(named.store, create=False)
-    found = read_stored(opened, named.name)
+    found = read_view(open_store(named.store, create=False), named.name)
     if json:
-        print_json(summary(found))
+        print_json(found.summary())
         return
     from rich.console import Console
 
     console = Console()
-    console.print(study_panel(found))
+    console.print(render_show(found))
     if found.results.baselines():
-        console.print(render_table(comparison(found, lambda n, split: opened.examples(named.name, n, split))))
+        console.print(render_table(found.comparison()))

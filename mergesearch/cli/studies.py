@@ -8,16 +8,18 @@ def studies(store: StoreOption = None, json: JsonOption = False) -> None:
 
     Example: mergesearch studies --store sqlite:///runs/mergesearch.db
     """
-    from mergesearch.cli.summary import summary
-    from mergesearch.report.terminal import studies_table
+    import time
+
+    from mergesearch.report.terminal import render_studies
+    from mergesearch.report.view import read_view
     from mergesearch.store.open import open_store
-    from mergesearch.stored import read_stored
 
     opened = open_store(store or DEFAULT_STORE, create=False)
-    found = [read_stored(opened, record.name) for record in opened.studies()]
+    found = [read_view(opened, record.name) for record in opened.studies()]
     if json:
-        print_json([summary(study) for study in found])
+        print_json([study.summary() for study in found])
         return
     from rich.console import Console
 
-    Console().print(studies_table(found))
+    counts = {study.record.name: study.results.search_told for study in found}
+    Console().print(render_studies([study.record for study in found], time.time(), counts))

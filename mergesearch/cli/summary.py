@@ -1,37 +1,14 @@
-"""A study in a dictionary: what `show --json` and `studies --json` print."""
+"""A candidate in a dictionary: what `front --json` and `candidate --json` print."""
 
 from typing import Any
 
-from mergesearch.stored import StoredStudy
+from mergesearch.results import Results
 from mergesearch.types import Scored, Split
 
 
-def summary(study: StoredStudy) -> dict[str, Any]:
-    """Status, counts, best, front size and what the strategy says of itself; plain JSON values."""
-    results = study.results
-    record = study.record
-    return {
-        "name": record.name,
-        "status": record.status.value,
-        "message": record.message,
-        "strategy": study.facts.get("strategy"),
-        "evaluations": results.search_told,
-        "budget": study.budget,
-        "failed": results.failed,
-        "pending": len(results.pending),
-        "best": None if results.best is None else candidate_row(study, results.best),
-        "chosen": None if study.chosen is None else candidate_row(study, study.chosen),
-        "front_size": len(results.front),
-        "hypervolume": results.hypervolume(),
-        "seconds": record.seconds,
-        "diagnostics": dict(study.diagnostics),
-    }
-
-
-def candidate_row(study: StoredStudy, number: int) -> dict[str, Any]:
+def candidate_row(results: Results, number: int) -> dict[str, Any]:
     """A candidate's number, origin and scores on each split it was scored on."""
-    results = study.results
-    splits = {}
+    splits: dict[str, dict[str, Any]] = {}
     for split in Split:
         outcome = results.outcomes.get((number, split))
         if isinstance(outcome, Scored):

@@ -223,7 +223,7 @@ def _rebuilding(facts: CardFacts) -> str:
     models += [f"| {name} | `{model.path}` | `{model.digest}` |" for name, model in made.experts.items()]
     text = (
         f"## Rebuilding\n\n`{RECIPE_FILE}` holds every coefficient, the layer groups and the digests of the models; "
-        f'`mergesearch.export.rebuild.rebuild("{RECIPE_FILE}", "NEW_FOLDER")` builds the same bits from them.\n\n'
+        f'`mergesearch.export.rebuild("{RECIPE_FILE}", "NEW_FOLDER")` builds the same bits from them.\n\n'
         "| model | folder at the time | digest of its weights |\n|---|---|---|\n" + "\n".join(models) + "\n"
     )
     if facts.mergekit.text is not None:

@@ -19,10 +19,8 @@ from mergesearch.export.files import (
     write_shard,
 )
 from mergesearch.export.folder import check_space, link_or_copy
-from mergesearch.merging import CandidateBuilder
-from mergesearch.operators import OPERATORS
+from mergesearch.merging import CandidateBuilder, make_operator
 from mergesearch.operators.base import Layout
-from mergesearch.plugins import load, parse_options
 from mergesearch.recipe import Recipe
 
 SHARD_BYTES = 5_000_000_000
@@ -53,6 +51,19 @@ class MergePlan:
             return {name: name for name in self.worn}
         return {ROOT: ROOT}
 
+    @property
+    def ordered_experts(self) -> list[Checkpoint]:
+        """The experts in the order of the layout."""
+        return [self.experts[name] for name in self.layout.experts]
+
+    @property
+    def vocabulary(self) -> int | None:
+        """Rows of the embeddings, None where the configuration has none."""
+        text = self.base.config.get("text_config")
+        config = text if isinstance(text, dict) else self.base.config
+        size = config.get("vocab_size")
+        return size if isinstance(size, int) else None
+
     def source(self, head: str) -> Checkpoint:
         """Whose config, tokenizer and processor go with a head: its expert's; without one the base's."""
         name = head or next(iter(self.worn), ROOT)
@@ -71,17 +82,38 @@ def build(plan: MergePlan) -> dict[str, torch.Tensor]:
     Raises:
         CheckpointError: an expert lacks a tensor. EvaluationError: these settings cannot be built.
     """
-    recipe, layout = plan.recipe, plan.layout
-    base = {name: plan.base.tensor(name) for name in layout.group_of}
-    experts = [
-        {name: plan.experts[expert].tensor(name).to(base[name].dtype) for name in base} for expert in layout.experts
-    ]
+    base = {name: plan.base.tensor(name) for name in plan.layout.group_of}
+    experts = [{n: model.tensor(n).to(base[n].dtype) for n in base} for model in plan.ordered_experts]
     live = {name: torch.empty_like(tensor) for name, tensor in base.items()}
-    kind = load("operator", OPERATORS, recipe.operator)
-    operator = kind(parse_options(f"operator {recipe.operator!r}", kind.Options, recipe.options))
-    CandidateBuilder(operator, base, experts, layout, live).build(recipe.settings)
+    for name, leader in tied_twice(plan).items():
+        live[name] = live[leader]  # as in a loaded model, where the two are one
+    operator = make_operator(plan.recipe.operator, plan.recipe.options)
+    CandidateBuilder(operator, base, experts, plan.layout, live).build(plan.recipe.settings)
     wanted = [name for name in plan.base.names if name in live or _is_shared(plan, name)]
     return {name: live[name] if name in live else plan.base.tensor(name) for name in wanted}
+
+
+def tied_twice(plan: MergePlan) -> dict[str, str]:
+    """Merged tensors that a file stores a second time though the model ties them -> the first name of the two.
+
+    transformers ties what the configuration says where both copies are equal; it saves them once, others save them
+    twice. Found by equal values in the base and in every expert.
+    """
+    if not plan.base.tied:
+        return {}
+    by_shape: dict[tuple[int, ...], list[str]] = {}
+    for name in plan.layout.group_of:
+        by_shape.setdefault(plan.base.shape(name), []).append(name)
+    found: dict[str, str] = {}
+    for shape, names in by_shape.items():
+        if len(shape) != 2 or shape[0] != plan.vocabulary:
+            continue
+        for i, name in enumerate(names):
+            for leader in names[:i]:
+                models = (plan.base, *plan.ordered_experts)
+                if leader not in found and all(torch.equal(m.tensor(leader), m.tensor(name)) for m in models):
+                    found.setdefault(name, leader)
+    return found
 
 
 def _is_shared(plan: MergePlan, name: str) -> bool:

@@ -2,28 +2,34 @@
 
 import hashlib
 import math
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import Protocol
 
 from mergesearch.checkpoints.reader import Checkpoint
-from mergesearch.errors import StoreError
+from mergesearch.errors import SpecError, StoreError
 from mergesearch.export.card import CARD_FILE, PICTURE_FILE, CardFacts, model_card
-from mergesearch.export.checkpoint import SHARD_BYTES, MergePlan, write_checkpoint
+from mergesearch.export.checkpoint import SHARD_BYTES, MergePlan, tied_twice, write_checkpoint
 from mergesearch.export.folder import RECIPE_FILE, new_folder
 from mergesearch.export.mergekit import MERGEKIT_FILE, MergekitConfig, MergekitModels, mergekit_config
 from mergesearch.export.provenance import ModelSource, Provenance
-from mergesearch.export.select import Choice
+from mergesearch.export.select import describe_candidate
+from mergesearch.operators.base import Layout
 from mergesearch.results import Results
 from mergesearch.store.base import Artifact, StudyStore
+from mergesearch.stored import StoredStudy
 from mergesearch.study.resolve import ResolvedStudy
 from mergesearch.types import Split
 
 KIND = "export"
 
-Plot: TypeAlias = Callable[[Results, int, Path], None]
-"""Draws the front, the exported candidate marked, into a PNG file."""
+
+class Plot(Protocol):
+    """Draws the front of a study into a PNG file, the candidate `chosen` marked."""
+
+    def __call__(self, results: Results, path: Path, *, chosen: int | None) -> object: ...
 
 
 @dataclass(frozen=True)
@@ -37,42 +43,52 @@ class ExportResult:
     sha256: str
     notes: tuple[str, ...]
 
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """The model folders: what `from_pretrained` takes."""
+        return tuple(self.models.values())
+
 
 def export_study(
     resolved: ResolvedStudy,
-    results: Results,
+    study: StoredStudy,
     store: StudyStore,
-    choice: Choice,
+    number: int,
     to: Path,
-    now: float,
     *,
-    shard_bytes: int = SHARD_BYTES,
-    force: bool = False,
     plot: Plot | None = None,
+    force: bool = False,
+    shard_bytes: int = SHARD_BYTES,
+    clock: Callable[[], float] = time.time,
 ) -> ExportResult:
-    """Build a candidate of a study and write it to the folder `to`, which appears when all of it is written.
+    """Build candidate `number` of a study and write it to the folder `to`, which appears when all of it is written.
 
     Args:
-        now: seconds since the epoch, for the store's record. shard_bytes: size above which weights are cut into shards.
-        force: replace an earlier export at `to`. plot: draws front.png; None leaves it out.
+        plot: draws front.png where the study has two objectives or more; None leaves it out.
+        force: replace an earlier export at `to`.
+        shard_bytes: size above which weights are cut into shards.
 
     Raises:
         SpecError: `to` is taken. CheckpointError: a full disk, a missing model. EvaluationError: cannot be built.
     """
-    plan = study_plan(resolved, results, choice)
-    made = study_provenance(resolved, results, choice, plan)
+    plan = study_plan(resolved, study.results, number)
+    made = study_provenance(study, number, plan)
     mergekit = plan_mergekit(plan)
+    notes = []
     with new_folder(to, force) as folder:
         models = write_checkpoint(plan, folder, shard_bytes)
         (folder / RECIPE_FILE).write_text(made.to_yaml(), encoding="utf-8")
         if mergekit.text is not None:
             (folder / MERGEKIT_FILE).write_text(mergekit.text, encoding="utf-8")
-        if plot is not None:
-            plot(results, choice.number, folder / PICTURE_FILE)
+        if plot is not None and len(study.results.objectives) > 1:
+            try:
+                plot(study.results, folder / PICTURE_FILE, chosen=number)
+            except SpecError as error:  # more objectives than one picture shows
+                notes.append(f"there is no {PICTURE_FILE}: {error}")
         facts = CardFacts(
             provenance=made,
-            results=results,
-            examples=lambda number, split: store.examples(resolved.spec.name, number, split),
+            results=study.results,
+            examples=lambda at, split: store.examples(study.record.name, at, split),
             folders=plan.folders,
             architectures={head: architecture(plan.source(head)) for head in plan.folders},
             mergekit=mergekit,
@@ -81,27 +97,26 @@ def export_study(
         (folder / CARD_FILE).write_text(model_card(facts), encoding="utf-8")
         relative = {head: path.relative_to(folder) for head, path in models.items()}
         digest = folder_digest(folder)
-    notes = [f"candidate {choice.number}: {choice.why}"]
     if mergekit.text is None:
         notes.append(f"there is no {MERGEKIT_FILE}: mergekit cannot express this merge, since {mergekit.why_not}")
     place = to.absolute()
     try:
-        store.add_artifact(resolved.spec.name, Artifact(choice.number, KIND, str(place), digest, now))
+        store.add_artifact(study.record.name, Artifact(number, KIND, str(place), digest, clock()))
     except StoreError as error:
         notes.append(f"the export is whole, but the store does not know of it: {error}")
-    return ExportResult(place, choice.number, {h: place / p for h, p in relative.items()}, digest, tuple(notes))
+    return ExportResult(place, number, {h: place / p for h, p in relative.items()}, digest, tuple(notes))
 
 
-def study_plan(resolved: ResolvedStudy, results: Results, choice: Choice) -> MergePlan:
+def study_plan(resolved: ResolvedStudy, results: Results, number: int) -> MergePlan:
     """What an export of a study's candidate builds: its recipe, with the heads that the objectives wear."""
     worn = tuple(dict.fromkeys(o.head for o in resolved.spec.objectives if o.head is not None))
-    recipe = resolved.recipe(results.candidates[choice.number])
+    recipe = resolved.recipe(results.candidates[number])
     return MergePlan(recipe, resolved.layout, resolved.base, resolved.experts, resolved.spec.merge.heads, worn)
 
 
-def study_provenance(resolved: ResolvedStudy, results: Results, choice: Choice, plan: MergePlan) -> Provenance:
+def study_provenance(study: StoredStudy, number: int, plan: MergePlan) -> Provenance:
     """What recipe.yaml of a study's candidate holds."""
-    outcomes = {split: results.outcome(choice.number, split) for split in Split}
+    outcomes = {split: study.results.outcome(number, split) for split in Split}
     return Provenance(
         recipe=plan.recipe,
         layout=plan.layout,
@@ -109,10 +124,10 @@ def study_provenance(resolved: ResolvedStudy, results: Results, choice: Choice, 
         experts={name: _model(model) for name, model in plan.experts.items()},
         heads=plan.heads,
         worn=plan.worn,
-        study=resolved.spec.name,
-        candidate=choice.number,
-        origin=results.candidates[choice.number].origin,
-        why=choice.why,
+        study=study.record.name,
+        candidate=number,
+        origin=study.results.candidates[number].origin,
+        why=describe_candidate(study, number),
         scores={split: outcome.scores for split, outcome in outcomes.items() if outcome is not None},
     )
 
@@ -126,7 +141,10 @@ def plan_mergekit(plan: MergePlan) -> MergekitConfig:
         dtypes={name: str(plan.base.dtype(name)).removeprefix("torch.") for name in plan.base.names},
         sizes={name: math.prod(plan.base.shape(name)) for name in plan.base.names},
     )
-    return mergekit_config(plan.recipe, plan.layout, models, heads_apart=bool(plan.heads))
+    twice = tied_twice(plan)
+    merged = {name: group for name, group in plan.layout.group_of.items() if name not in twice}
+    layout = Layout(plan.layout.experts, plan.layout.groups, merged)
+    return mergekit_config(plan.recipe, layout, models, heads_apart=bool(plan.heads))
 
 
 def architecture(model: Checkpoint) -> str:

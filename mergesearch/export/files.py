@@ -34,8 +34,14 @@ def plan_shards(sizes: Mapping[str, int], limit: int) -> list[list[str]]:
 
 
 def write_shard(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
-    """One safetensors file that transformers reads."""
-    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, path, {"format": "pt"})
+    """One safetensors file that transformers reads. Tensors that share memory are each written whole."""
+    seen: set[int] = set()
+    whole = {}
+    for name, tensor in tensors.items():
+        plain = tensor.detach().cpu().contiguous()
+        whole[name] = plain.clone() if plain.data_ptr() in seen else plain
+        seen.add(plain.data_ptr())
+    save_file(whole, path, {"format": "pt"})
 
 
 def shard_name(at: int, count: int) -> str:

@@ -64,7 +64,9 @@ ARCHITECTURES = frozenset(
 )
 
 
-_EQUAL_MAGNITUDES = "# Of changes of equal magnitude at the threshold, common at this precision, mergekit may keep others than we did.\n"
+_EQUAL_MAGNITUDES = (
+    "# At this precision many changes have equal magnitudes; of those at the threshold mergekit may keep others.\n"
+)
 
 
 @dataclass(frozen=True)
@@ -89,12 +91,9 @@ class MergekitModels:
 
 def mergekit_config(recipe: Recipe, layout: Layout, models: MergekitModels, heads_apart: bool) -> MergekitConfig:
     """The recipe as mergekit's YAML, or why it cannot be said there."""
-    reason = _obstacle(recipe, models, heads_apart)
+    reason = _obstacle(recipe, layout, models, heads_apart)
     if reason:
         return MergekitConfig(None, reason)
-    left = sorted(models.dtypes.keys() - layout.group_of.keys())
-    if left:
-        return MergekitConfig(None, f"tensor {left[0]!r} is not merged here, while it merges every tensor of a model")
     writers = {"task_arithmetic": _task_arithmetic, "linear": _linear, "slerp": _slerp, "ties": _ties}
     names: list[list[str]] = [[] for _ in layout.groups]
     for name, group in layout.group_of.items():
@@ -110,13 +109,16 @@ def mergekit_config(recipe: Recipe, layout: Layout, models: MergekitModels, head
     return MergekitConfig(comment + yaml.safe_dump(body, sort_keys=False, allow_unicode=True, width=120))
 
 
-def _obstacle(recipe: Recipe, models: MergekitModels, heads_apart: bool) -> str:
+def _obstacle(recipe: Recipe, layout: Layout, models: MergekitModels, heads_apart: bool) -> str:
+    left = sorted(models.dtypes.keys() - layout.group_of.keys())
     if recipe.operator not in ("task_arithmetic", "linear", "slerp", "ties"):
         return f"its merge methods are not compared with operator {recipe.operator!r}"
     if heads_apart:
         return "the heads are kept apart here, while it merges every tensor of a model"
     if models.architecture not in ARCHITECTURES:
         return f"it has no description of {models.architecture or 'a model without a named architecture'}"
+    if left:
+        return f"tensor {left[0]!r} is not merged here by itself, while it merges each tensor of a file"
     if len({models.base, *models.experts.values()}) <= len(models.experts):
         return "two of the models are the same folder, which it takes for one"
     if any("+" in path for path in (models.base, *models.experts.values())):
@@ -185,16 +187,28 @@ def _slerp(recipe: Recipe, numbers: _Numbers, models: MergekitModels) -> dict[st
 def _ties(recipe: Recipe, numbers: _Numbers, models: MergekitModels) -> dict[str, Any] | str:
     if recipe.options.get("scope", "tensor") != "tensor":
         return "it trims each tensor by itself, this merge takes one threshold over the whole model"
-    density = recipe.settings["density"]  # (G, K)
-    for names, row in zip(numbers.names, density, strict=True):
-        empty = [name for name in names if int(row.min() * models.sizes[name]) == 0]
-        if empty:
-            return f"at density {row.min():g} it refuses to keep no entry of {empty[0]!r}, of which one is kept here"
+    entries = _entries(recipe, numbers, models, {"weight": "coefficient"})
+    for k, entry in enumerate(entries):
+        entry["parameters"]["density"] = _densities(numbers.names, recipe.settings["density"][:, k], models.sizes)
     return {
         "merge_method": "ties",
-        "models": _entries(recipe, numbers, models, {"weight": "coefficient", "density": "density"}),
+        "models": entries,
         "parameters": {
             "normalize": bool(recipe.options.get("normalize", True)),
             "lambda": numbers(recipe.settings["scale"][:, 0]),
         },
     }
+
+
+def _densities(groups: Sequence[Sequence[str]], values: NDArray[np.float64], sizes: Mapping[str, int]) -> Setting:
+    """Densities of one expert. mergekit keeps int(density * N) entries of a tensor and refuses 0, we keep 1."""
+    names: list[Sequence[str]] = []
+    densities: list[float] = []
+    for group, value in zip(groups, values, strict=True):
+        tiny = [name for name in group if int(value * sizes[name]) == 0]
+        rest = [name for name in group if name not in tiny]
+        for part, density in ((rest, float(value)), *(([name], 1.5 / sizes[name]) for name in tiny)):
+            if part:
+                names.append(part)
+                densities.append(density)
+    return as_setting(names, densities)

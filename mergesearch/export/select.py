@@ -1,8 +1,7 @@
-"""Which candidate to export. Pure functions on a study's results; each answers with a number and the reason."""
+"""Which candidate to export. Pure functions on a study as it is stored."""
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,29 +10,21 @@ from mergesearch import pareto
 from mergesearch.errors import SpecError
 from mergesearch.plugins import did_you_mean
 from mergesearch.results import BASELINE, RECOMMENDED, Results
+from mergesearch.stored import StoredStudy
 from mergesearch.types import Failed, Split, Vector
-
-CHOSEN = "chosen"
-"""The fact under which a controller keeps the candidate that it chose on the confirm split."""
-
-
-@dataclass(frozen=True)
-class Choice:
-    """A candidate's number, and why it was picked (half a sentence for people)."""
-
-    number: int
-    why: str
 
 
 def select(
-    results: Results,
-    facts: Mapping[str, object],
+    study: StoredStudy,
     *,
     candidate: int | None = None,
     knee: bool = False,
-    prefer: Mapping[str, float] | None = None,
-) -> Choice:
+    prefer: str | Mapping[str, float] | None = None,
+) -> int:
     """The candidate that was asked for: by number, the knee, by preference, or (none of these) the study's best.
+
+    Args:
+        prefer: weights of objectives, as a mapping or in the command line's form 'a=0.7,b=0.3'.
 
     Raises:
         SpecError: more than one way was given, or the way leads to no scored candidate.
@@ -41,32 +32,44 @@ def select(
     if (candidate is not None) + knee + (prefer is not None) > 1:
         raise SpecError("give one of candidate, knee and prefer: each of them picks the candidate by itself")
     if candidate is not None:
-        return by_number(results, candidate)
+        return by_number(study.results, candidate)
     if knee:
-        return at_knee(results)
+        return at_knee(study.results)
     if prefer is not None:
-        return by_preference(results, prefer)
-    return best(results, facts)
+        weights = parse_preference(prefer) if isinstance(prefer, str) else prefer
+        return by_preference(study.results, weights)
+    return best(study)
 
 
-def best(results: Results, facts: Mapping[str, object]) -> Choice:
+def best(study: StoredStudy) -> int:
     """The study's own choice (made on the confirm split), else what the strategy recommended, else the best score.
 
     Raises:
         SpecError: nothing has been scored yet.
     """
-    chosen = facts.get(CHOSEN)
-    if isinstance(chosen, int) and results.outcome(chosen) is not None:
-        return Choice(chosen, "chosen on the confirm split")
-    recommended = results.by_origin(RECOMMENDED)
-    if recommended is not None and results.outcome(recommended) is not None:
-        return Choice(recommended, "recommended by the strategy, not confirmed")
-    if results.best is None:
-        raise SpecError("the study has no scored candidate yet; export again when it has")
-    return Choice(results.best, "the best weighted score on the search split, not confirmed")
+    results = study.results
+    for number in (study.chosen, results.by_origin(RECOMMENDED), results.best):
+        if number is not None and results.outcome(number) is not None:
+            return number
+    raise SpecError("the study has no scored candidate yet; export again when it has")
 
 
-def by_number(results: Results, number: int) -> Choice:
+def describe_candidate(study: StoredStudy, number: int) -> str:
+    """What a candidate is in its study, in a few words."""
+    results = study.results
+    origin = results.candidates[number].origin
+    if origin.startswith(BASELINE):
+        return f"the baseline {origin.removeprefix(BASELINE)!r}"
+    if number == study.chosen:
+        return "chosen on the confirm split"
+    if origin == RECOMMENDED:
+        return "recommended by the strategy, not confirmed"
+    if number == results.best:
+        return "the best weighted score on the search split, not confirmed"
+    return "on the front of the search split" if number in results.front else "not on the front of the search split"
+
+
+def by_number(results: Results, number: int) -> int:
     """Candidate `number`, a baseline too.
 
     Raises:
@@ -83,22 +86,20 @@ def by_number(results: Results, number: int) -> Choice:
         raise SpecError(f"candidate {number} is not scored yet; wait for it, or resume the study")
     if isinstance(outcome, Failed):
         raise SpecError(f"candidate {number} failed ({outcome.kind}: {outcome.message}); export one that was scored")
-    origin = results.candidates[number].origin
-    named = f", the baseline {origin.removeprefix(BASELINE)!r}" if origin.startswith(BASELINE) else ""
-    return Choice(number, f"asked for by number{named}")
+    return number
 
 
-def at_knee(results: Results) -> Choice:
+def at_knee(results: Results) -> int:
     """The knee of the front on the search split: the candidate where giving up one objective buys least of another.
 
     Raises:
         SpecError: there is no front yet.
     """
     numbers, table = _front(results)
-    return Choice(numbers[pareto.knee(table)], "the knee of the front on the search split")
+    return numbers[pareto.knee(table)]
 
 
-def by_preference(results: Results, weights: Mapping[str, float]) -> Choice:
+def by_preference(results: Results, weights: Mapping[str, float]) -> int:
     """The candidate of the front with the best weighted sum of scores in normalised units (base 0, best expert 1).
 
     Where the baselines are not scored, the unit of an objective is its span over the front. Objectives that `weights`
@@ -117,8 +118,7 @@ def by_preference(results: Results, weights: Mapping[str, float]) -> Choice:
         raise SpecError("a preference needs at least one weight above 0, such as " + repr(f"{names[0]}=1"))
     numbers, table = _front(results)
     share = np.array([weights.get(name, 0.0) for name in names])
-    text = ", ".join(f"{name}={weight:g}" for name, weight in weights.items())
-    return Choice(numbers[pareto.prefer(table, share, _units(results, table))], f"preferred by the weights {text}")
+    return numbers[pareto.prefer(table, share, _units(results, table))]
 
 
 def parse_preference(text: str) -> dict[str, float]:

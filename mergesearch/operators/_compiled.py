@@ -239,13 +239,13 @@ def count(base, expert, upper, counts):  # type: ignore[no-untyped-def]
 
 
 @_compiled
-def mark(base, expert, threshold, skip, bit, plane):  # type: ignore[no-untyped-def]
-    """Write `bit` of `plane`: |expert - base| at or above `threshold`, but not the first `skip` that equal it."""
+def mark(base, expert, threshold, ties, bit, plane):  # type: ignore[no-untyped-def]
+    """Write `bit` of `plane`: |expert - base| above `threshold`, or one of the first `ties` that equal it."""
     one, rest = np.uint8(1 << bit), np.uint8(255 ^ (1 << bit))
     for j in range(base.size):
         bits = _magnitude(_widen(expert[j]) - _widen(base[j]))
-        kept = bits >= threshold
-        if bits == threshold and skip > 0:
-            kept = False
-            skip -= 1
+        kept = bits > threshold
+        if bits == threshold and ties > 0:
+            kept = True
+            ties -= 1
         plane[j] = (plane[j] & rest) | (one if kept else np.uint8(0))

@@ -23,16 +23,14 @@ def magnitude_bits(base: torch.Tensor, expert: torch.Tensor) -> torch.Tensor:
 
 
 def kth_largest(pairs: Iterable[tuple[torch.Tensor, torch.Tensor]], k: int, compiled: bool) -> tuple[int, int]:
-    """The bits of the k-th largest magnitude (k >= 1) over flat pairs (base, expert), and how many are at least that.
+    """The bits of the k-th largest magnitude (k >= 1) over flat pairs (base, expert), and how many are above it.
 
     `compiled`: count with the compiled loops, where they can.
     """
     pairs = list(pairs)
-    counts = _counts(pairs, -1, compiled)
-    upper, at_least = _bin_of(counts, k)
-    above = at_least - int(counts[upper])
-    lower, at_least = _bin_of(_counts(pairs, upper, compiled), k - above)
-    return (upper << 16) | lower, above + at_least
+    upper, above = _bin_of(_counts(pairs, -1, compiled), k)
+    lower, more = _bin_of(_counts(pairs, upper, compiled), k - above)
+    return (upper << 16) | lower, above + more
 
 
 def mark_largest(
@@ -40,20 +38,21 @@ def mark_largest(
 ) -> None:
     """Set `bit` of the flat uint8 `plane` at the k largest magnitudes, clear it elsewhere.
 
-    Exactly k are kept. Of equal magnitudes, common in bfloat16, those that come last are, as in the golden cases.
+    Exactly k are kept. Of equal magnitudes, common in bfloat16, those that come first are. (mergekit
+    leaves that to an unstable sort, whose choice depends on the CPU.)
     """
-    threshold, at_least = kth_largest([(base, expert)], k, compiled)
-    skip = at_least - k  # how many that equal the threshold are left out, counted from the first
+    threshold, above = kth_largest([(base, expert)], k, compiled)
+    ties = k - above  # how many that equal the threshold are kept
     if compiled and _can_compile(base):
         from mergesearch.operators import _compiled
 
-        _compiled.mark(_array(base), _array(expert), threshold, skip, bit, plane.numpy())
+        _compiled.mark(_array(base), _array(expert), threshold, ties, bit, plane.numpy())
         return
     for part in chunks(base.numel(), base.device):
         bits = magnitude_bits(base[part], expert[part])
         equal = bits == threshold
-        set_bit(plane[part], equal & (equal.cumsum(0) > skip) | (bits > threshold), bit)
-        skip -= min(skip, int(equal.sum()))
+        set_bit(plane[part], equal & (equal.cumsum(0) <= ties) | (bits > threshold), bit)
+        ties -= min(ties, int(equal.sum()))
 
 
 def set_bit(plane: torch.Tensor, where: torch.Tensor, bit: int) -> None:
@@ -78,10 +77,11 @@ def _counts(pairs: list[tuple[torch.Tensor, torch.Tensor]], upper: int, compiled
 
 
 def _bin_of(counts: torch.Tensor, k: int) -> tuple[int, int]:
-    """The bin that holds the k-th largest entry, and how many entries lie in it or in a higher one."""
-    at_least = np.cumsum(counts.cpu().numpy()[::-1])[::-1]  # (bins,)
+    """The bin that holds the k-th largest entry, and how many entries lie in higher bins."""
+    table = counts.cpu().numpy()
+    at_least = np.cumsum(table[::-1])[::-1]  # (bins,): entries in this bin or a higher one
     found = int((at_least >= k).sum()) - 1
-    return found, int(at_least[found])
+    return found, int(at_least[found] - table[found])
 
 
 def _can_compile(tensor: torch.Tensor) -> bool:

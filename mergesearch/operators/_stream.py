@@ -21,7 +21,10 @@ Weights: TypeAlias = NDArray[np.float64]
 
 _COMPILED_FROM = 1 << 22
 """Elements from which the compiled loops are used: below, loading them costs more than a search saves."""
-_SAMPLE: dict[torch.dtype, NDArray[Any]] = {torch.bfloat16: np.zeros(0, np.uint16), torch.float32: np.zeros(0, np.float32)}
+_SAMPLE: dict[torch.dtype, NDArray[Any]] = {
+    torch.bfloat16: np.zeros(0, np.uint16),
+    torch.float32: np.zeros(0, np.float32),
+}
 _BYTE = np.zeros(0, np.uint8)
 
 

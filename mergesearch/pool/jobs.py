@@ -38,7 +38,7 @@ class Ticket:
                 "worker_lost", f"its worker process died {kills} times while it ran (out of memory, a crash?)"
             )
         if self.attempts >= ATTEMPTS:
-            return Failed("worker_lost", f"its machine was lost in each of {self.attempts} attempts")
+            return Failed("worker_lost", f"its worker or machine was lost in each of {self.attempts} attempts")
         return replace(self, kills=kills)
 
 

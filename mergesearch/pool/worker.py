@@ -19,7 +19,6 @@ from mergesearch.merging import CandidateBuilder, make_operator
 from mergesearch.operators.base import Layout
 from mergesearch.plugins import did_you_mean, load, parse_options
 from mergesearch.pool.base import Job
-from mergesearch.pool.function import FunctionWorker as FunctionWorker
 from mergesearch.pool.jobs import one_sentence
 from mergesearch.pool.live import Head, live_tensors, load_model, make_head, names_in_memory, wear
 from mergesearch.recipe import Recipe

@@ -103,25 +103,23 @@ def summary_lines(view: StudyView, comparison: Comparison) -> list[str]:
 
 
 def comparison_grids(comparison: Comparison) -> list[Grid]:
-    """A table for each split that has scores, test first."""
+    """A table for each split that has scores, test first; means stand before objectives, to be seen on a phone."""
     grids = []
     for split in (Split.TEST, Split.CONFIRM, Split.SEARCH):
         rows = comparison.rows_on(split)
         if not rows:
             continue
         heads, top = columns(comparison), leaders(comparison, split)
-        body = tuple(
-            (
-                Cell(row.label),
-                *(
-                    Cell(NOTHING) if e is None else Cell(unit.value(e), unit.error(e.stderr), row.number in best)
-                    for e, (_, unit), best in zip(estimates(row.cells[split]), heads, top, strict=True)
-                ),
-            )
-            for row in rows
-        )
+        body = []
+        for row in rows:
+            cells = [
+                Cell(NOTHING) if e is None else Cell(unit.value(e), unit.error(e.stderr), row.number in best)
+                for e, (_, unit), best in zip(estimates(row.cells[split]), heads, top, strict=True)
+            ]
+            body.append((Cell(row.label), *cells[-2:], *cells[:-2]))
+        names = [head for head, _ in heads]
         marked = next((i for i, row in enumerate(rows) if row.kind == "searched"), -1)
-        grids.append(Grid(TITLES[split], ("", *(head for head, _ in heads)), body, marked))
+        grids.append(Grid(TITLES[split], ("", *names[-2:], *names[:-2]), tuple(body), marked))
     return grids
 
 

@@ -1,23 +1,20 @@
 """Two candidates compared on the same examples: difference, standard error, bootstrap interval, and what it means.
 
 The paired bootstrap resamples example indices within each objective, the same draw for both candidates, and takes the
-2.5 and 97.5 percentiles of the recomputed weighted mean (Efron and Tibshirani 1993, chapter 13, percentile interval).
+2.5 and 97.5 percentiles of the recomputed weighted mean.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mergesearch.report.estimate import Estimate, Unit
 from mergesearch.results import Results
+from mergesearch.stats import Examples
 from mergesearch.types import Objective, Score, Split, Vector
-
-Examples: TypeAlias = Callable[[int, Split], Mapping[str, NDArray[np.float32]]]
-"""(candidate number, split) -> objective -> per-example values (n,); empty where none were kept."""
 
 BOOTSTRAPS = 10_000
 FEW_VALUES = 64

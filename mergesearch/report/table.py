@@ -13,8 +13,9 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from mergesearch.report.estimate import Estimate, mean_sign
-from mergesearch.report.paired import Difference, Examples, difference, shares
+from mergesearch.report.paired import Difference, difference, shares
 from mergesearch.results import BASE, BASELINE, EXPERT, LAMBDA, UNIFORM, Results
+from mergesearch.stats import Examples
 from mergesearch.types import Direction, Objective, Scored, Split
 
 

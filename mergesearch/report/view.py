@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from mergesearch import pareto
-from mergesearch.report.paired import Examples
 from mergesearch.report.table import Comparison, compare
 from mergesearch.results import Results
 from mergesearch.space import SearchSpace, Settings
+from mergesearch.stats import Examples
 from mergesearch.store.base import StudyRecord, StudyStore
-from mergesearch.types import Failed, Objective, Split, Timing
+from mergesearch.stored import read_stored
+from mergesearch.types import Failed, Split, Timing
 
 FAILURES_SHOWN = 20
 
@@ -82,31 +83,23 @@ class StudyView:
         }
 
 
-def read_study(
-    store: StudyStore,
-    name: str,
-    objectives: tuple[Objective, ...],
-    budget: int,
-    strategy: str = "",
-    heads: Mapping[str, str] | None = None,
-    space: SearchSpace | None = None,
-) -> StudyView:
+def read_view(store: StudyStore, name: str) -> StudyView:
     """A study as its store knows it now.
 
     Raises:
         StudyNotFound: no study has that name.
     """
-    facts = store.facts(name)
-    chosen, diagnostics = facts.get("chosen"), facts.get("diagnostics")
+    study = read_stored(store, name)
+    heads = study.facts.get("heads")
     return StudyView(
-        record=store.study(name),
-        results=Results(objectives, store.events(name)),
-        budget=budget,
-        strategy=strategy,
-        chosen=chosen if isinstance(chosen, int) else None,
-        diagnostics=numbers(diagnostics),
-        heads=heads or {},
-        space=space,
+        record=study.record,
+        results=study.results,
+        budget=study.budget,
+        strategy=str(study.facts.get("strategy", "")),
+        chosen=study.chosen,
+        diagnostics=numbers(study.facts.get("diagnostics")),
+        heads={o: e for o, e in heads.items() if e is not None} if isinstance(heads, Mapping) else {},
+        space=study.space,
         examples=lambda number, split: store.examples(name, number, split),
     )
 

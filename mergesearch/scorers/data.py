@@ -22,12 +22,15 @@ from mergesearch.types import Split
 Rows: TypeAlias = NDArray[np.int64]
 
 
-class Sizes(PluginOptions):
-    """Rows of each split."""
+SHARED_SIZES = {Split.SEARCH: 500, Split.CONFIRM: 300, Split.TEST: 600}
 
-    search: PositiveInt = 500
-    confirm: PositiveInt = 300
-    test: PositiveInt = 600
+
+class Sizes(PluginOptions):
+    """Rows of each split. Left out: all rows of a file of its own; 500, 300 and 600 of a file that splits share."""
+
+    search: PositiveInt | None = None
+    confirm: PositiveInt | None = None
+    test: PositiveInt | None = None
 
 
 class Paths(PluginOptions):
@@ -39,13 +42,16 @@ class Paths(PluginOptions):
 
 
 def _one_path_for_all(value: Any) -> Any:
-    return {split.value: value for split in Split} if isinstance(value, str | Path) else value
+    """A path for all splits; '{split}' in it stands for the split's name."""
+    if not isinstance(value, str | Path):
+        return value
+    return {split.value: str(value).replace("{split}", split.value) for split in Split}
 
 
 class DataOptions(PluginOptions):
     """Keys that every data section has; relative paths are relative to the folder the study names as its root."""
 
-    path: Annotated[Paths, BeforeValidator(_one_path_for_all)]  # one file for all splits, or {search, confirm, test}
+    path: Annotated[Paths, BeforeValidator(_one_path_for_all)]  # one file, "x-{split}.npz", or {search, confirm, test}
     sizes: Sizes = Sizes()
     label: str = "label"  # column or array of labels: class numbers, or names of the model's label map
     batch_size: PositiveInt = 128
@@ -118,16 +124,21 @@ def _class_number(value: Any, count: int) -> int:
 
 
 def split_rows(
-    paths: Mapping[Split, Path], rows: Mapping[Path, int], sizes: Mapping[Split, int], seed: int
+    paths: Mapping[Split, Path], rows: Mapping[Path, int], given: Mapping[Split, int | None], seed: int
 ) -> Mapping[Split, Rows]:
     """Row numbers of each split, in the study's fixed order. Splits of one file share no row.
 
     Args:
-        paths: the file of each split, resolved. `rows`: how many rows each file has.
+        paths: the file of each split, resolved. `rows`: how many rows each file has. `given`: see `Sizes`.
 
     Raises:
         DataError: a file has fewer rows than its splits ask for; the message has the counts.
     """
+    shared = {path for path in rows if sum(paths[split] == path for split in Split) > 1}
+    sizes = {
+        split: given[split] or (SHARED_SIZES[split] if paths[split] in shared else rows[paths[split]])
+        for split in Split
+    }
     for path, count in rows.items():
         asked = {split: sizes[split] for split in Split if paths[split] == path}
         if sum(asked.values()) > count:
@@ -158,6 +169,6 @@ def split_paths(options: DataOptions, root: Path) -> Mapping[Split, Path]:
     return {split: (root / getattr(options.path, split.value)).resolve() for split in Split}
 
 
-def split_sizes(options: DataOptions) -> Mapping[Split, int]:
-    """Rows asked for each split."""
-    return {split: int(getattr(options.sizes, split.value)) for split in Split}
+def split_sizes(options: DataOptions) -> Mapping[Split, int | None]:
+    """Rows asked for each split, None where the study leaves it open."""
+    return {split: getattr(options.sizes, split.value) for split in Split}

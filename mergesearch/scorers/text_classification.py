@@ -1,7 +1,8 @@
 """Accuracy and cross-entropy loss of a text classifier on csv, tsv, jsonl or parquet rows of text and label.
 
 Texts are tokenised once per split with the tokenizer of the model folder. Batches hold texts of like length, so that
-little is padded; their make-up depends on the data alone, so the same model gives the same numbers.
+little is padded; their make-up depends on the data alone, so the same model gives the same numbers. Padding is always
+on the right, where neither an encoder nor a causal model sees it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -89,7 +90,7 @@ class TextClassification:
         self._find()
         labels = self._tables[self._paths[split]].labels[self._rows[split]]
         if split not in self._tokens:
-            self._tokens[split] = self._tokenise(split)
+            self._tokens[split] = self._tokenise(split, cast(Any, model).config.pad_token_id)
         tokens = self._tokens[split]
         device, _ = place_of(model)
         inputs_of = {int(rows[0]): inputs for rows, inputs in zip(tokens.batches, tokens.inputs, strict=True)}
@@ -117,7 +118,8 @@ class TextClassification:
         labels = class_numbers(path, o.label, columns[o.label], label_map(self._context.model))
         return _Table(columns[o.text], columns[o.text_pair] if o.text_pair else None, labels)
 
-    def _tokenise(self, split: Split) -> _Tokens:
+    def _tokenise(self, split: Split, pad: int | None) -> _Tokens:
+        """Batches of a split, padded on the right with the model's own token `pad`; without one, a text at a time."""
         # Late: only a worker needs it, and it takes seconds to import.
         from transformers import AutoTokenizer
 
@@ -139,16 +141,14 @@ class TextClassification:
             return_attention_mask=False,
             return_token_type_ids=segments,
         )
-        pad = tokenizer.pad_token_id
-        size = self._options.batch_size if pad is not None else 1  # nothing to pad with: one text at a time
+        size = self._options.batch_size if pad is not None else 1
         lengths = np.array([len(ids) for ids in encoded["input_ids"]])
         order = np.argsort(lengths, kind="stable")
         batches = tuple(order[places] for places in in_order(len(order), size))
-        left = tokenizer.padding_side == "left"
-        return _Tokens(batches, tuple(_padded(encoded, batch, pad or 0, segments, left) for batch in batches))
+        return _Tokens(batches, tuple(_padded(encoded, batch, pad or 0, segments) for batch in batches))
 
 
-def _padded(encoded: Any, rows: NDArray[np.int64], pad: int, segments: bool, left: bool) -> Mapping[str, torch.Tensor]:
+def _padded(encoded: Any, rows: NDArray[np.int64], pad: int, segments: bool) -> Mapping[str, torch.Tensor]:
     """int64 (b, longest): 'input_ids', 'attention_mask', and 'token_type_ids' where `segments`."""
     width = max(len(encoded["input_ids"][i]) for i in rows)
     filled = {"input_ids": np.full((len(rows), width), pad), "attention_mask": np.zeros((len(rows), width), dtype=int)}
@@ -156,9 +156,8 @@ def _padded(encoded: Any, rows: NDArray[np.int64], pad: int, segments: bool, lef
         filled["token_type_ids"] = np.zeros((len(rows), width), dtype=int)
     for place, i in enumerate(rows):
         length = len(encoded["input_ids"][i])
-        span = slice(width - length, width) if left else slice(0, length)
-        filled["input_ids"][place, span] = encoded["input_ids"][i]
-        filled["attention_mask"][place, span] = 1
+        filled["input_ids"][place, :length] = encoded["input_ids"][i]
+        filled["attention_mask"][place, :length] = 1
         if segments:
-            filled["token_type_ids"][place, span] = encoded["token_type_ids"][i]
+            filled["token_type_ids"][place, :length] = encoded["token_type_ids"][i]
     return {name: torch.from_numpy(values.astype(np.int64)) for name, values in filled.items()}

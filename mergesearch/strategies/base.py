@@ -66,7 +66,8 @@ class Strategy(Protocol):
         p = s.ask(2); s.asked(Candidate(2, p.point))      # never waits for candidate 0
 
     A candidate that someone else proposed (a recommended point, another machine's) is announced by `asked` and told
-    like the strategy's own. One thread at a time.
+    like the strategy's own. A baseline, which has no point, may be announced and told too: it is ignored and takes no
+    turn, so that the strategy's first own proposal stays the start. One thread at a time.
     """
 
     Options: ClassVar[type[PluginOptions]]

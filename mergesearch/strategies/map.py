@@ -10,7 +10,6 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from itertools import pairwise
 from typing import ClassVar, cast, final
 
 import numpy as np
@@ -133,13 +132,13 @@ class Map:
         return Proposal(np.clip(plan.points[place % len(plan.points)] + step, plan.low, plan.high), "sample")
 
     def asked(self, candidate: Candidate) -> None:
-        """Counts the turn; begins a round when the design or the last round is used up."""
+        """Counts the turn; begins a round when the design or the last round is used up, within the budget."""
         self._turns = self._turns.after(candidate)
         if candidate.point is None:
             return
         self._asked.append(candidate.point)
         due = self._rounds[-1].first + self._rounds[-1].size if self._rounds else self._design
-        if self._turns.taken >= due:
+        if due <= self._turns.taken < self._problem.evaluations:
             size = max(1, -(-(self._problem.evaluations - self._design) // self._options.refits))
             scored = sum(t.losses is not None for t in self._told)
             self._rounds.append(_Round(self._turns.taken, len(self._told), size if scored >= _FEWEST else 2))
@@ -164,13 +163,12 @@ class Map:
     def diagnostics(self) -> Mapping[str, float]:
         """Budget and design against what a full quadratic wants; of each objective's fit the leave-one-out R², the
         form (1 linear, 2 diagonal, 3 full) and its unknowns; `front_trusted` 0.0 where some R² is below `trust_r2`."""
-        failed = sum(t.losses is None for t in self._told)
         figures = {
             "design": float(self._design),
             "budget": float(self._problem.evaluations),
             "budget_wanted": float(self._wanted),
             "told": float(len(self._told)),
-            "failed": float(failed),
+            "failed": float(sum(t.losses is None for t in self._told)),
             "rounds": float(len(self._rounds)),
         }
         models = self._latest()
@@ -273,10 +271,9 @@ def _predict(models: tuple[Surrogate, ...], points: Matrix) -> Matrix:
 
 
 def _scalar_optima(models: tuple[Surrogate, ...], low: Vector, high: Vector, start: Vector) -> Matrix:
-    """Points (k, D) of the box where each objective, some pairs and all of them are best, by the linked quadratics."""
+    """Points (k, D) of the box where each objective, and where their sum, is best by the linked quadratics."""
     mixes = list(np.eye(len(models)))
     if len(models) > 1:
-        mixes += [0.5 * (a + b) for a, b in pairwise([*mixes, mixes[0]])][: len(models)]
         mixes.append(np.full(len(models), 1.0 / len(models)))
     found = []
     for mix in mixes:

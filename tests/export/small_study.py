@@ -14,6 +14,7 @@ from mergesearch.pool.base import Job
 from mergesearch.results import Results
 from mergesearch.store.base import StudyStore
 from mergesearch.store.open import open_store
+from mergesearch.stored import StoredStudy, describe, read_stored
 from mergesearch.study.resolve import ResolvedStudy, resolve
 from mergesearch.study.source import Source, parse_study
 from mergesearch.types import Candidate, Scored, Split
@@ -48,7 +49,12 @@ class Small:
     file: Path
     resolved: ResolvedStudy
     store: StudyStore
-    results: Results
+    stored: StoredStudy
+
+    @property
+    def results(self) -> Results:
+        """Its folded log."""
+        return self.stored.results
 
 
 def make_models(root: Path, dtype: torch.dtype = torch.float32) -> None:
@@ -65,14 +71,21 @@ def resolved_study(root: Path, text: str = STUDY) -> ResolvedStudy:
     return resolve(parse_study(Source("small.yaml", text, root)), root)
 
 
-def make_study(root: Path, text: str = STUDY, dtype: torch.dtype = torch.float32) -> Small:
-    """Models, data, and a log of real evaluations; the last candidate is scored on every split."""
+def make_study(root: Path, dtype: torch.dtype = torch.float32) -> Small:
+    """The small study with its models and data, evaluated."""
     make_models(root, dtype)
+    return evaluated(root, STUDY)
+
+
+def evaluated(root: Path, text: str) -> Small:
+    """The study `text` with a log of real evaluations; base and last candidate are scored on every split."""
     (root / "small.yaml").write_text(text)
     resolved = resolved_study(root, text)
+    name = resolved.spec.name
     store = open_store("memory://")
-    store.create("small", text, "digest", 0.0)
-    lease = store.acquire("small", "test", 60.0, 0.0)
+    facts = describe(resolved.space, resolved.objectives, resolved.spec.budget.evaluations, resolved.spec.strategy.kind)
+    store.create(name, text, "digest", 0.0, facts)
+    lease = store.acquire(name, "test", 60.0, 0.0)
     worker = resolved.worker("cpu")()
     generator = np.random.default_rng(0)
     origins = [o for o in resolved.baselines if "lambda" not in o or o.endswith(":0.3")]
@@ -85,7 +98,7 @@ def make_study(root: Path, text: str = STUDY, dtype: torch.dtype = torch.float32
             assert isinstance(outcome, Scored), outcome
             store.tell(lease, candidate.number, split, outcome, 0.0)
     store.set_facts(lease, {"chosen": candidates[-1].number})
-    return Small(root / "small.yaml", resolved, store, Results(resolved.objectives, store.events("small")))
+    return Small(root / "small.yaml", resolved, store, read_stored(store, name))
 
 
 def new_process(script: str, *arguments: str, cwd: Path) -> str:

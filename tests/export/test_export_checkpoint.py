@@ -8,7 +8,7 @@ import pytest
 import torch
 import yaml
 from mergekit_reading import merged_by
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from mergesearch.checkpoints.groups import group_tensors
@@ -139,3 +139,20 @@ def test_mergekits_configuration_of_a_llama_is_the_exported_merge(tmp_path: Path
     models = {str(path): tensors_of(path) for path in (base, *experts.values())}
     for name, tensor in build(plan).items():
         torch.testing.assert_close(merged_by(body, models, name), tensor, atol=1e-6, rtol=1e-5)
+
+
+def test_a_tied_tensor_that_was_stored_twice_stays_one(tmp_path: Path) -> None:
+    """Some files hold the tied head beside the embeddings: both get the value that the live model scored with."""
+    folders = []
+    for seed, name in enumerate(("base", "a")):
+        folder = make_llama(tmp_path / name, seed)
+        tensors = tensors_of(folder)
+        tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].clone()
+        save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+        folders.append(folder)
+    plan = plan_of(folders[0], {"a": folders[1]})
+    found = tensors_of(written(plan, tmp_path / "out"))
+    assert torch.equal(found["lm_head.weight"], found["model.embed_tokens.weight"])
+    model = AutoModelForCausalLM.from_pretrained(str(tmp_path / "out"))
+    assert model.lm_head.weight.data_ptr() == model.model.embed_tokens.weight.data_ptr()
+    assert "lm_head" in plan_mergekit(plan).why_not or "embed_tokens" in plan_mergekit(plan).why_not

@@ -13,9 +13,9 @@ from transformers import AutoModelForImageClassification
 
 from mergesearch.errors import CheckpointError, SpecError
 from mergesearch.export.export import ExportResult, export_study, folder_digest
-from mergesearch.export.rebuild import rebuild
+from mergesearch.export.rebuilding import rebuild
 from mergesearch.export.select import select
-from mergesearch.results import Results
+from mergesearch.report.plot import plot_front
 from mergesearch.types import Split
 
 
@@ -28,14 +28,10 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Small:
 @pytest.fixture(scope="module")
 def exported(small: Small, tmp_path_factory: pytest.TempPathFactory) -> ExportResult:
     """The study's choice, exported."""
-    choice = select(small.results, small.store.facts("small"))
     to = tmp_path_factory.mktemp("out") / "merged"
-    return export_study(small.resolved, small.results, small.store, choice, to, 5.0, plot=dot)
-
-
-def dot(results: Results, number: int, path: Path) -> None:
-    """A picture of the front, as small as can be."""
-    path.write_bytes(bytes([results.candidates[number].number]))
+    return export_study(
+        small.resolved, small.stored, small.store, select(small.stored), to, plot=plot_front, clock=lambda: 5.0
+    )
 
 
 SCORE = """
@@ -133,8 +129,7 @@ def test_rebuild_refuses_other_models(exported: ExportResult, tmp_path: Path) ->
 def test_an_expert_by_itself_exports_as_the_expert(small: Small, tmp_path: Path) -> None:
     """A baseline can be exported; the expert's own body comes out."""
     number = small.results.baselines()["baseline:expert:digits"]
-    choice = select(small.results, {}, candidate=number)
-    found = export_study(small.resolved, small.results, small.store, choice, tmp_path / "out", 6.0)
+    found = export_study(small.resolved, small.stored, small.store, number, tmp_path / "out")
     body = load_file(found.models["digits"] / "model-00001-of-00002.safetensors")
     expert = load_file(small.file.parent / "models" / "digits" / "model.safetensors")
     for name, tensor in body.items():
@@ -143,7 +138,6 @@ def test_an_expert_by_itself_exports_as_the_expert(small: Small, tmp_path: Path)
 
 def test_an_export_is_not_written_over(small: Small, exported: ExportResult) -> None:
     """A second export to the same place needs force; the first stays whole."""
-    choice = select(small.results, {}, candidate=0)
     with pytest.raises(SpecError, match="force"):
-        export_study(small.resolved, small.results, small.store, choice, exported.folder, 7.0)
+        export_study(small.resolved, small.stored, small.store, 0, exported.folder)
     assert folder_digest(exported.folder) == exported.sha256

@@ -129,7 +129,10 @@ def test_arithmetic_is_in_float32_and_rounded_once() -> None:
         ({"experts": {"a": "/same", "b": "/same"}}, "same folder"),
         ({"experts": {"a": "/a+b", "b": "/c"}}, "adapter"),
         ({"dtypes": {**dict.fromkeys(NAMES, "float32"), NAMES[0]: "bfloat16"}}, "bfloat16, float32"),
-        ({"dtypes": {**dict.fromkeys(NAMES, "float32"), "position_ids": "float32"}}, "'position_ids' is not merged"),
+        (
+            {"dtypes": {**dict.fromkeys(NAMES, "float32"), "position_ids": "float32"}},
+            "'position_ids' is not merged here",
+        ),
     ],
 )
 def test_what_mergekit_cannot_express_is_said(changes: dict[str, Any], words: str) -> None:
@@ -146,13 +149,18 @@ def test_ties_over_the_whole_model_is_not_expressible() -> None:
     assert "whole model" in found.why_not
 
 
-def test_a_density_that_keeps_no_entry_is_not_expressible() -> None:
-    """mergekit stops where a tensor would lose every entry, we keep one."""
+def test_a_density_that_would_keep_no_entry_keeps_one() -> None:
+    """mergekit stops where a tensor would lose every entry; we keep one, and say so in its numbers."""
     recipe = recipe_of("ties", LAYERS, 0)
-    settings = {**recipe.settings, "density": np.full((14, 2), 0.05)}
-    found = config_of(Recipe("ties", recipe.experts, recipe.groups, settings), LAYERS, sizes=dict.fromkeys(NAMES, 4))
-    assert found.text is None
-    assert "keep no entry" in found.why_not
+    settings = {**recipe.settings, "density": np.full((14, 2), 0.03)}
+    recipe = Recipe("ties", recipe.experts, recipe.groups, settings)
+    models = random_models(2)
+    text = config_of(recipe, LAYERS, sizes={name: tensor.numel() for name, tensor in models["base"].items()}).text
+    assert text is not None
+    wanted = ours(recipe, LAYERS, models)
+    for name in NAMES:
+        found = merged_by(yaml.safe_load(text), {f"/{key}": model for key, model in models.items()}, name)
+        torch.testing.assert_close(found, wanted[name], atol=2e-6, rtol=1e-5)
 
 
 def test_every_operator_has_a_configuration_or_a_reason() -> None:

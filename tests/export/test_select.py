@@ -4,15 +4,18 @@ import numpy as np
 import pytest
 
 from mergesearch.errors import SpecError
-from mergesearch.export.select import parse_preference, select
+from mergesearch.export.select import describe_candidate, parse_preference, select
 from mergesearch.results import Results
-from mergesearch.types import Asked, Candidate, Failed, Objective, Outcome, Score, Scored, Split, Told
+from mergesearch.space import SearchSpace
+from mergesearch.store.base import StudyRecord
+from mergesearch.stored import StoredStudy
+from mergesearch.types import Asked, Candidate, Failed, Objective, Outcome, Score, Scored, Split, Status, Told
 
 OBJECTIVES = (Objective("acc"), Objective("size"))
 
 
-def told(rows: list[tuple[str, Outcome | None]]) -> Results:
-    """Results of candidates 0, 1, ... given as (origin, outcome on search; None: not told yet)."""
+def told(rows: list[tuple[str, Outcome | None]], **facts: object) -> StoredStudy:
+    """A study with candidates 0, 1, ... given as (origin, outcome on search; None: not told yet)."""
     results = Results(OBJECTIVES)
     for number, (origin, outcome) in enumerate(rows):
         point = None if origin.startswith("baseline") else np.array([0.5])
@@ -20,7 +23,8 @@ def told(rows: list[tuple[str, Outcome | None]]) -> Results:
         results.add(Asked(2 * number + 1, candidate, Split.SEARCH))
         if outcome is not None:
             results.add(Told(2 * number + 2, candidate, Split.SEARCH, outcome))
-    return results
+    record = StudyRecord("study", "", "", Status.DONE, 0.0, 0.0)
+    return StoredStudy(record, facts, SearchSpace.box(1, 0.0, 1.0), results, 100)
 
 
 def scored(acc: float, size: float) -> Scored:
@@ -41,25 +45,21 @@ FRONT = [
 
 
 def test_best_is_the_studys_choice_then_the_recommended_then_the_best_score() -> None:
-    """The confirmed choice comes first, and the reason says how sure it is."""
-    results = told(FRONT)
-    assert select(results, {"chosen": 5}).number == 5
-    assert "confirm" in select(results, {"chosen": 5}).why
-    assert select(results, {}).number == results.best == 3
-    assert "not confirmed" in select(results, {}).why
-    recommended = told([*FRONT, ("recommended", scored(0.2, 1.0))])
-    assert select(recommended, {}).number == 8
+    """The confirmed choice comes first."""
+    assert select(told(FRONT, chosen=5)) == 5
+    assert select(told(FRONT)) == told(FRONT).results.best == 3
+    assert select(told([*FRONT, ("recommended", scored(0.2, 1.0))])) == 8
 
 
 def test_a_chosen_candidate_without_scores_is_passed_over() -> None:
     """A fact that names a failed candidate does not lead to an export of it."""
-    assert select(told(FRONT), {"chosen": 6}).number == 3
+    assert select(told(FRONT, chosen=6)) == 3
 
 
 def test_by_number_takes_a_baseline_too() -> None:
     """Any scored candidate can be exported by its number."""
-    assert select(told(FRONT), {}, candidate=4).number == 4
-    assert "expert:a" in select(told(FRONT), {}, candidate=1).why
+    assert select(told(FRONT), candidate=4) == 4
+    assert select(told(FRONT), candidate=1) == 1
 
 
 @pytest.mark.parametrize(
@@ -69,26 +69,26 @@ def test_by_number_takes_a_baseline_too() -> None:
 def test_a_number_that_cannot_be_exported_says_why(number: int, words: str) -> None:
     """Unknown, failed and unscored candidates each get their own sentence."""
     with pytest.raises(SpecError, match=words):
-        select(told(FRONT), {}, candidate=number)
+        select(told(FRONT), candidate=number)
 
 
 def test_knee_is_the_balanced_candidate() -> None:
     """The knee is neither end of the front."""
-    assert select(told(FRONT), {}, knee=True).number == 4
+    assert select(told(FRONT), knee=True) == 4
 
 
 def test_preference_counts_in_units_from_base_to_expert() -> None:
     """A size in the hundreds does not drown an accuracy between 0 and 1."""
     results = told(FRONT)
-    assert select(results, {}, prefer={"acc": 0.95, "size": 0.05}).number == 5
-    assert select(results, {}, prefer={"acc": 0.5, "size": 0.5}).number == 4
-    assert select(results, {}, prefer={"size": 1.0}).number == 3
+    assert select(results, prefer={"acc": 0.95, "size": 0.05}) == 5
+    assert select(results, prefer={"acc": 0.5, "size": 0.5}) == 4
+    assert select(results, prefer={"size": 1.0}) == 3
 
 
 def test_preference_without_baselines_uses_the_fronts_span() -> None:
     """A study without baselines can still be asked for a preference."""
     results = told(FRONT[3:])
-    assert select(results, {}, prefer={"acc": 1.0}).number == 2
+    assert select(results, prefer={"acc": 1.0}) == 2
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_preference_without_baselines_uses_the_fronts_span() -> None:
 def test_a_wrong_preference_says_what_is_wrong(prefer: dict[str, float], words: str) -> None:
     """Unknown names, negative weights and all zeros are refused."""
     with pytest.raises(SpecError, match=words):
-        select(told(FRONT), {}, prefer=prefer)
+        select(told(FRONT), prefer=prefer)
 
 
 def test_nothing_scored_yet_is_said_for_every_way() -> None:
@@ -110,13 +110,31 @@ def test_nothing_scored_yet_is_said_for_every_way() -> None:
     empty = told([])
     for options in ({}, {"knee": True}, {"prefer": {"acc": 1.0}}, {"candidate": 0}):
         with pytest.raises(SpecError, match="yet"):
-            select(empty, {}, **options)
+            select(empty, **options)
 
 
 def test_two_ways_at_once_are_refused() -> None:
     """--candidate with --knee is a contradiction."""
     with pytest.raises(SpecError, match="one of"):
-        select(told(FRONT), {}, candidate=4, knee=True)
+        select(told(FRONT), candidate=4, knee=True)
+
+
+def test_a_candidate_is_described_by_how_sure_its_study_is_of_it() -> None:
+    """What the recipe and the card say of the candidate."""
+    study = told([*FRONT, ("recommended", scored(0.2, 1.0))], chosen=4)
+    said = [describe_candidate(study, number) for number in (1, 3, 4, 5, 8)]
+    assert said == [
+        "the baseline 'expert:a'",
+        "the best weighted score on the search split, not confirmed",
+        "chosen on the confirm split",
+        "on the front of the search split",
+        "recommended by the strategy, not confirmed",
+    ]
+
+
+def test_preference_takes_the_command_lines_form() -> None:
+    """As text or as a mapping."""
+    assert select(told(FRONT), prefer="acc=0.95,size=0.05") == select(told(FRONT), prefer={"acc": 0.95, "size": 0.05})
 
 
 def test_parse_preference_reads_names_and_numbers() -> None:

@@ -1,14 +1,17 @@
 """Promises of the worker that builds and scores merges, on tiny random models."""
 
 import dataclasses
+import json
 import pickle
 import shutil
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from contracts.pool import finish
 from safetensors.torch import load_file, save_file
 from tiny import make_images, make_text, make_texts, make_vit
 from transformers import AutoModelForImageClassification, AutoModelForSequenceClassification
@@ -20,6 +23,7 @@ from mergesearch.operators.base import Layout
 from mergesearch.plugins import load, parse_options
 from mergesearch.pool.base import Job
 from mergesearch.pool.inline import InlinePool, WorkerOptions
+from mergesearch.pool.profile import open_pool, parse_profile
 from mergesearch.pool.worker import MergeWorker, ObjectiveSetup, WorkerSetup, mean_score
 from mergesearch.recipe import Recipe
 from mergesearch.scorers import SCORERS
@@ -275,3 +279,37 @@ def test_a_setup_that_cannot_be_is_refused(vit: WorkerSetup, change: Mapping[str
         return
     with pytest.raises((CheckpointError, PoolError, SpecError), match=sentence):
         MergeWorker(dataclasses.replace(vit, **change))
+
+
+def test_a_base_of_another_purpose_will_do(tmp_path: Path) -> None:
+    """A base with another head, pretrained as a language model, merges under the experts' classification heads."""
+    setup = make_study(tmp_path, "bert")
+    work = recipe(setup)
+    expected = scored(MergeWorker(setup), work)
+    tensors = load_file(setup.base / "model.safetensors")
+    body = {name: tensor for name, tensor in tensors.items() if not name.startswith("classifier")}
+    save_file({**body, "cls.predictions.bias": torch.zeros(19)}, setup.base / "model.safetensors", {"format": "pt"})
+    config = json.loads((setup.base / "config.json").read_text())
+    (setup.base / "config.json").write_text(json.dumps({**config, "architectures": ["BertForMaskedLM"]}))
+    outcome = scored(MergeWorker(dataclasses.replace(setup, heads=("classifier.*", "cls.*"))), work)
+    assert values(outcome) == values(expected)
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_workers_of_every_pool_agree_to_the_bit(vit: WorkerSetup) -> None:
+    """The same recipes give the same per-example values in this process and in two processes of a Ray pool."""
+    results = {}
+    for profile in ({"pool": "inline"}, {"pool": "ray", "workers": 2, "cpus_per_worker": 0.5, "threads_per_worker": 1}):
+        pool = open_pool(parse_profile(profile, "test"), partial(MergeWorker, vit))
+        try:
+            for number in range(6):
+                pool.submit(Job(number, Split.SEARCH, recipe(vit, number % 4)))
+            results[profile["pool"]] = finish(pool, 6)
+        finally:
+            pool.close()
+    inline, ray = (
+        [values(r.outcome) for r in results[kind] if isinstance(r.outcome, Scored)] for kind in ("inline", "ray")
+    )
+    assert len(inline) == 6
+    assert inline == ray

@@ -1,14 +1,16 @@
 """Made-up studies for the reports: a known trade-off between experts, its log written through the memory store."""
 
 import io
+from dataclasses import replace
 
 import numpy as np
 from rich.console import Console
 
-from mergesearch.report.view import StudyView, read_study
+from mergesearch.report.view import StudyView, read_view
 from mergesearch.results import BASE, EXPERT, LAMBDA, UNIFORM, Results
 from mergesearch.space import Knob, KnobRange, Per, Scale, build_space
 from mergesearch.store.memory import MemoryStore
+from mergesearch.stored import describe
 from mergesearch.types import Candidate, Direction, Failed, Objective, Score, Scored, Split, Status, Timing
 
 NAMES = ("mnist", "fashion", "digits", "letters")
@@ -62,7 +64,7 @@ class Study:
         self.space = space(max(objectives, 2))
         self.bounded, self.keep = bounded, keep
         self.store = MemoryStore()
-        self.store.create(name, "name: made-up", "digest", 0.0)
+        self.store.create(name, "name: made-up", "digest", 0.0, describe(self.space, self.objectives, 60, "map"))
         self.lease = self.store.acquire(name, "test", 60.0, 0.0)
         self.name, self.count = name, 0
 
@@ -117,8 +119,7 @@ class Study:
 
     def view(self, budget=60) -> StudyView:
         """What a report reads."""
-        known = {"strategy": "map", "heads": {}, "space": self.space}
-        return read_study(self.store, self.name, self.objectives, budget, **known)
+        return replace(read_view(self.store, self.name), budget=budget)
 
 
 def finished(objectives=4, evaluations=60, fail_every=0, bounded=True, keep=True) -> StudyView:

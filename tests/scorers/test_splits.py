@@ -70,11 +70,26 @@ def test_too_few_rows_name_the_file_and_the_counts() -> None:
 
 
 def test_one_path_stands_for_all_splits(tmp_path: Path) -> None:
-    """`path: file` and the same file for each split mean the same; sizes have defaults."""
+    """`path: file` and the same file for each split mean the same; `{split}` names a file for each."""
     short = parse_options("data", DataOptions, {"path": "a.npz"})
     long = parse_options("data", DataOptions, {"path": dict.fromkeys(("search", "confirm", "test"), "a.npz")})
     assert split_paths(short, tmp_path) == split_paths(long, tmp_path) == dict.fromkeys(Split, tmp_path / "a.npz")
-    assert split_sizes(short) == {Split.SEARCH: 500, Split.CONFIRM: 300, Split.TEST: 600}
+    each = parse_options("data", DataOptions, {"path": "a-{split}.npz"})
+    assert split_paths(each, tmp_path) == {split: tmp_path / f"a-{split.value}.npz" for split in Split}
+
+
+def test_sizes_have_defaults() -> None:
+    """All rows of a file of its own; 500, 300 and 600 of a file that all splits share."""
+    left_out = split_sizes(parse_options("data", DataOptions, {"path": "a.npz"}))
+    shared = split_rows(dict.fromkeys(Split, ONE), {ONE: 2000}, left_out, 0)
+    assert {split: len(rows) for split, rows in shared.items()} == {
+        Split.SEARCH: 500,
+        Split.CONFIRM: 300,
+        Split.TEST: 600,
+    }
+    own = {split: Path(f"{split.value}.npz") for split in Split}
+    apart = split_rows(own, dict.fromkeys(own.values(), 7), left_out, 0)
+    assert {len(rows) for rows in apart.values()} == {7}
 
 
 @pytest.mark.parametrize(

@@ -128,13 +128,15 @@ def test_failures_rank_last():
 
 
 def test_high_dimension_is_cheap():
-    """384 axes: 3,000 asks and tells take seconds of processor time, with a full covariance too."""
-    for options in ({}, {"diagonal_above": 384}):
+    """384 axes: 3,000 asks and tells take seconds of processor time; with a full covariance 500 do."""
+    for evaluations, options in ((3_000, {}), (500, {"diagonal_above": 384})):
         begin = time.process_time()
-        subject, _, losses = search(lambda u: float(np.sum(np.square(u - 0.6))), np.full(384, 0.5), 3_000, **options)
-        assert time.process_time() - begin < 12.0
-        assert subject.diagnostics()["updates"] > 50
-        assert np.sum(np.square(subject.recommend() - 0.6)) < losses.min()
+        subject, _, losses = search(
+            lambda u: float(np.sum(np.square(u - 0.6))), np.full(384, 0.5), evaluations, **options
+        )
+        assert time.process_time() - begin < 6.0
+        assert subject.diagnostics()["updates"] > 10
+        assert np.median(losses[-50:]) < np.median(losses[1:51])
 
 
 def test_strangers_do_not_tear_it_apart():

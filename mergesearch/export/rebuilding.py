@@ -31,7 +31,7 @@ def rebuild(
     Raises:
         SpecError: no readable recipe, or `to` is taken. CheckpointError: a model is missing, or is another one now.
 
-    >>> from mergesearch.export.rebuild import rebuild
+    >>> from mergesearch.export import rebuild
     >>> rebuild("merged/recipe.yaml", "again", models={"base": "models/base"})  # doctest: +SKIP
     {'': PosixPath('again')}
     """
