@@ -7,8 +7,8 @@ Model: Llama in the shape of SmolLM2-135M (hidden 576, MLP 1536, 30 layers, 9 he
 
 - copies: base and experts are read once and one result is written once, as torch copies of whole tensors. A copy of a
   model reads one model and writes one, so K + 1 reads and 1 write are (K + 2) / 2 model copies.
-- mergekit: what its `InMemoryMergeEvaluator` does for a candidate: `MergePlanner.plan_in_memory`, `Executor.run`, and
-  each tensor copied into the live parameter. Its loaders map the same safetensors files, which the page cache holds.
+- mergekit (0.1.5): what its `InMemoryMergeEvaluator` does for a candidate: the tasks of `MergePlanner.plan_in_memory`,
+  `Executor.run`, and each tensor copied into the live parameter. Its loaders map the same safetensors files, which the page cache holds.
   It gets the same thread count. mergekit runs in a process of its own, which may be another Python
   (`--mergekit-python`) where its pins do not fit this one; one of its merges follows each round of ours.
 """
@@ -109,7 +109,7 @@ def mergekit_worker(paths: list[Path], threads: int) -> None:
     from mergekit.architecture import arch_info_for_config
     from mergekit.config import MergeConfiguration
     from mergekit.graph import Executor
-    from mergekit.io.tasks import LoaderCache
+    from mergekit.io.tasks import LoaderCache, ReturnTensor
     from mergekit.options import MergeOptions
     from mergekit.plan import MergePlanner
     from transformers import AutoConfig, AutoModelForCausalLM
@@ -123,7 +123,12 @@ def mergekit_worker(paths: list[Path], threads: int) -> None:
 
     def run(kind: str, seed: int) -> None:
         merge = MergeConfiguration.model_validate(mergekit_config(paths, kind, seed))
-        tasks = MergePlanner(merge, architecture, options, config).plan_in_memory()
+        planner = MergePlanner(merge, architecture, options, config)
+        planner._plan()
+        tasks = [  # as in plan_in_memory, which in 0.1.5 fails a type check of its own; this leaves the check out
+            ReturnTensor.model_construct(weight_info=w, tensor_task=t, dtype=w.force_dtype or merge.out_dtype)
+            for w, t in planner._tensors
+        ]
         written = 0
         with torch.no_grad():
             for task, value in Executor(tasks, math_device="cpu", storage_device="cpu").run(quiet=True):

@@ -176,17 +176,15 @@ class CandidateBuilder:
         missing = [name for name in layout.group_of if name not in live]
         if missing:
             raise CheckpointError(f"the live model has no tensor {missing[0]!r} ({len(missing)} are missing)")
-        memory = {base[n].data_ptr() for n in layout.group_of} | {
-            e[n].data_ptr() for e in experts for n in layout.group_of
-        }
+        memory = {model[n].data_ptr() for model in (base, *experts) for n in layout.group_of if n in model}
         shared = [n for n in layout.group_of if live[n].numel() and live[n].data_ptr() in memory]
         if shared:
             raise CheckpointError(
                 f"live tensor {shared[0]!r} shares memory with a base or expert; give the model its own"
             )
-        # Of names that are one tensor in the live model, only the first is written.
+        # Of names that are one tensor in the live model, one is written: a file holds only one of them.
         first: dict[int, str] = {}
-        for name in layout.group_of:
+        for name in sorted(layout.group_of, key=lambda n: n not in base):
             first.setdefault(live[name].data_ptr(), name)
         kept = {n: g for n, g in layout.group_of.items() if not live[n].numel() or first[live[n].data_ptr()] == n}
         self._layout = Layout(layout.experts, layout.groups, kept)

@@ -17,7 +17,7 @@ def export(
     prefer: Annotated[
         str | None, typer.Option("--prefer", help="Weights of the objectives, such as a=0.7,b=0.3.", show_default=False)
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace what stands in the folder.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace an earlier export in the folder.")] = False,
     store: StoreOption = None,
     json: JsonOption = False,
 ) -> None:

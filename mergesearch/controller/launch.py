@@ -15,6 +15,7 @@ from mergesearch.store.base import StudyStore
 from mergesearch.store.open import open_store
 from mergesearch.stored import describe
 from mergesearch.strategies.base import Problem
+from mergesearch.study.check import make_scorer
 from mergesearch.study.resolve import ResolvedStudy, resolve
 from mergesearch.study.source import Source, parse_study, read_study
 from mergesearch.study.spec import StudySpec
@@ -57,6 +58,8 @@ def launch(
     """
     study, source = read_study(Path(spec))
     resolved = resolve(study, source.root)
+    for objective in study.objectives:
+        make_scorer(study, objective, source).check()
     store = store or open_store(study.store)
     create(store, resolved, source)
     return Launched(resolved, run(resolved, store, workers or Profile(), watch), store)

@@ -120,6 +120,8 @@ def _objectives(directions: Mapping[str, str], weights: Mapping[str, float]) -> 
         if direction not in ("max", "min"):
             raise SpecError(f"objective {name!r}: direction {direction!r} must be 'max' or 'min'")
         found.append(Objective(name, Direction(direction), weights.get(name, 1.0)))
+    if not any(objective.weight for objective in found):
+        raise SpecError("every objective has weight 0: give at least one a weight above it")
     return tuple(found)
 
 

@@ -13,9 +13,9 @@ CHUNK = {"cpu": 1 << 16, "cuda": 1 << 24}
 """Elements per step: on a CPU a few float32 rows of it fit the second-level cache, on a GPU a launch is worth it."""
 
 
-def chunks(numel: int, device: torch.device) -> Iterator[slice]:
-    """Consecutive slices that cover `numel` elements."""
-    size = CHUNK.get(device.type, CHUNK["cuda"])
+def chunks(numel: int, device: torch.device, size: int | None = None) -> Iterator[slice]:
+    """Consecutive slices that cover `numel` elements, of `size` elements or of what suits the device."""
+    size = size or CHUNK.get(device.type, CHUNK["cuda"])
     for start in range(0, numel, size):
         yield slice(start, min(start + size, numel))
 

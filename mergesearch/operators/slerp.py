@@ -21,6 +21,8 @@ from mergesearch.space import Knob, Settings
 _PARALLEL = 0.9995
 _NORM_FLOOR = 1e-8  # a norm at or below it counts as 1, so that a zero tensor has cosine 0
 
+_SUMMED = 1 << 14  # entries per sum on a CPU: few enough that torch takes one thread, so the order of adding is fixed
+
 
 class Options(PluginOptions):
     """`slerp` has no options."""
@@ -63,12 +65,14 @@ class Arc:
 
 
 def _cosine(a: torch.Tensor, b: torch.Tensor) -> float:
-    """Cosine of two flat tensors, summed in float64, clipped to [-1, 1]."""
-    dot = aa = bb = 0.0
-    for part in chunks(a.numel(), a.device):
+    """Cosine of two flat tensors, summed in float64, clipped to [-1, 1]. The same on any number of threads."""
+    sums: list[list[float]] = [[], [], []]
+    for part in chunks(a.numel(), a.device, _SUMMED if a.device.type == "cpu" else None):
         x, y = a[part].double(), b[part].double()
-        dot, aa, bb = dot + float(x @ y), aa + float(x @ x), bb + float(y @ y)
-    norms = [math.sqrt(s) if math.sqrt(s) > _NORM_FLOOR else 1.0 for s in (aa, bb)]
+        for terms, product in zip(sums, (x * y, x * x, y * y), strict=True):
+            terms.append(float(product.sum()))
+    dot, *squares = (math.fsum(terms) for terms in sums)
+    norms = [math.sqrt(s) if math.sqrt(s) > _NORM_FLOOR else 1.0 for s in squares]
     return min(max(dot / (norms[0] * norms[1]), -1.0), 1.0)
 
 

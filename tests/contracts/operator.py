@@ -67,15 +67,11 @@ def run(prepared: Prepared, tables: dict[str, NDArray[np.float64]], names: Seque
 
 def same_bits(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
     """Whether two sets of tensors agree in every bit."""
-    return (
-        all(a[n].shape == b[n].shape and a[n].numpy().tobytes() == b[n].numpy().tobytes() for n in b)
-        if all(t.dtype != torch.bfloat16 for t in b.values())
-        else all(torch.equal(a[n].view(torch.int16), b[n].view(torch.int16)) for n in b)
-    )
+    return all(torch.equal(a[n].reshape(-1).view(torch.uint8), b[n].reshape(-1).view(torch.uint8)) for n in b)
 
 
 def test_declares_what_a_study_needs(kind: str) -> None:
-    """Options refuse unknown keys, knobs start within their range, at least one is searched, the cache class is known."""
+    """Options refuse unknown keys, knobs start within range, one is searched, the cache class is known."""
     cls = load("operator", OPERATORS, kind)
     assert issubclass(cls.Options, PluginOptions)
     assert any(knob.searched for knob in cls.KNOBS)
@@ -84,7 +80,7 @@ def test_declares_what_a_study_needs(kind: str) -> None:
         assert knob.init is None or knob.low <= knob.init <= knob.high
         assert knob.doc
     assert cls.CACHE in {"P0", "P1", "P2", "P3", "P4"}
-    assert cls.__module__ and cls.__doc__
+    assert cls.__doc__
 
 
 @pytest.mark.parametrize("dtype", DTYPES.values(), ids=DTYPES.keys())
@@ -96,8 +92,8 @@ def test_writes_every_entry_in_place_and_changes_no_input(kind: str, dtype: torc
     into = {n: torch.full(s, float("nan"), dtype=dtype) for n, s in SHAPES.items()}
     memory = {n: t.data_ptr() for n, t in into.items()}
     operator.prepare(base, experts, layout).apply(make_settings(operator, layout, -1), ["a.w", "scalar", "none"], into)
-    assert torch.isfinite(into["a.w"]).all() and torch.isfinite(into["scalar"]).all()
-    assert torch.isnan(into["emb"]).all() and torch.isnan(into["a.b"]).all()
+    assert all(torch.isfinite(into[name]).all() for name in ("a.w", "scalar"))
+    assert all(torch.isnan(into[name]).all() for name in ("emb", "a.b", "b.w"))
     assert {n: t.data_ptr() for n, t in into.items()} == memory
     for model, copy in zip((base, *experts), copies, strict=True):
         assert same_bits(model, copy)
@@ -125,12 +121,9 @@ def test_compiled_and_torch_paths_give_the_same_bits(
     operator = make_operator(kind)
     base, experts, layout = make_models(operator, dtype)
     tables = [make_settings(operator, layout, seed) for seed in (-1, 1, 2)]
-    tables.append(
-        {knob: np.zeros_like(table) for knob, table in tables[0].items()}
-        | {"density": tables[1].get("density", tables[0][next(iter(tables[0]))])}
-    )
-    if kind == "linear":  # a sum of 0 cannot be divided by
-        tables.pop()
+    if kind != "linear":  # whose weights of 0 have no average
+        zeros = {knob: np.zeros_like(table) for knob, table in tables[0].items()}
+        tables.append(zeros | {"density": tables[1]["density"]} if "density" in zeros else zeros)
     results = []
     threads = torch.get_num_threads()
     for limit, chunk, count in ((1 << 62, 1 << 16, 1), (1 << 62, 100, 2), (0, 1 << 16, 1), (0, 1 << 16, 3)):

@@ -44,7 +44,7 @@ def test_linear_counts_the_base_where_it_has_a_weight() -> None:
 
 
 def test_slerp_of_orthogonal_tensors_keeps_to_the_arc() -> None:
-    """Half-way between two unit vectors at a right angle is the unit vector between them; a second expert is refused."""
+    """Half-way between unit vectors at a right angle is a unit vector; a second expert is refused."""
     got = merge("slerp", state(1.0, 0.0), [state(0.0, 1.0)], 0.5)["w"]
     torch.testing.assert_close(got, torch.tensor([0.5**0.5, 0.5**0.5]))
     with pytest.raises(SpecError, match="at most 1 expert"):

@@ -1,0 +1,211 @@
+"""The commands as a user types them, on the smoke study: what they print, what they write, how they exit."""
+
+import json
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mergesearch.cli.app import main
+from mergesearch.demo.smoke import make_smoke
+
+ROOT = Path(__file__).parents[2]
+EVALUATIONS = 14
+
+
+@dataclass(frozen=True)
+class Done:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+Run = Callable[..., Done]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the smoke experts and a shorter smoke study."""
+    made = tmp_path_factory.mktemp("clone")
+    make_smoke(made / "runs" / "smoke", seed=0)
+    text = (ROOT / "studies" / "smoke.yaml").read_text()
+    (made / "smoke.yaml").write_text(text.replace("evaluations: 60", f"evaluations: {EVALUATIONS}"))
+    return made
+
+
+@pytest.fixture
+def run(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Types a command in that folder."""
+    monkeypatch.chdir(folder)
+
+    def typed(*arguments: str) -> Done:
+        monkeypatch.setattr(sys, "argv", ["mergesearch", *arguments])
+        code = 0
+        try:
+            main()
+        except SystemExit as exit:
+            code = int(exit.code or 0)
+        captured = capsys.readouterr()
+        return Done(code, captured.out, captured.err)
+
+    return typed
+
+
+@pytest.fixture
+def launched(run: Run, folder: Path) -> Run:
+    """As `run`, once the study has been searched."""
+    if not (folder / "runs" / "mergesearch.db").exists():
+        done = run("launch", "smoke.yaml")
+        assert done.code == 0, done.err
+    return run
+
+
+def test_check_lists_the_axes(run: Run) -> None:
+    """Findings, axes in order, and an estimate; exit 0."""
+    done = run("check", "smoke.yaml", "--time")
+    assert done.code == 0
+    assert "coefficient.a.embeddings" in done.out
+    assert "s for one candidate" in done.out
+    body = json.loads(run("check", "smoke.yaml", "--json").out)
+    assert body["ok"]
+    assert len(body["axes"]) == 8
+
+
+def test_launch_shows_progress_and_what_is_next(launched: Run) -> None:
+    """The summary tells a program all it needs."""
+    body = json.loads(launched("show", "smoke", "--json").out)
+    assert (body["status"], body["evaluations"], body["budget"]) == ("done", EVALUATIONS, EVALUATIONS)
+    assert body["front_size"] >= 1
+    assert body["best"] is not None
+
+
+def test_a_taken_name_is_refused(launched: Run) -> None:
+    """Launching again says to resume; nothing is overwritten."""
+    done = launched("launch", "smoke.yaml")
+    assert done.code == 4
+    assert "smoke" in done.err
+
+
+def test_resume_of_a_finished_study_does_nothing(launched: Run) -> None:
+    """The same evaluations as before."""
+    assert launched("resume", "smoke").code == 0
+    assert json.loads(launched("show", "smoke", "--json").out)["evaluations"] == EVALUATIONS
+
+
+def test_show_has_the_final_table(launched: Run) -> None:
+    """Baselines and the searched merge, on the test split, with their difference."""
+    out = launched("show", "smoke").out
+    for words in ("base", "expert a", "uniform average", "best λ", "searched", "test"):
+        assert words in out
+
+
+def test_front_lists_and_plots(launched: Run, folder: Path) -> None:
+    """A table, JSON, and a picture."""
+    done = launched("front", "smoke", "--plot", "front.png")
+    assert done.code == 0
+    assert (folder / "front.png").stat().st_size > 10_000
+    rows = json.loads(launched("front", "smoke.yaml", "--json").out)
+    assert all(set(row["scores"]["search"]) == {"a", "b"} for row in rows)
+
+
+def test_candidate_shows_scores_and_coefficients(launched: Run) -> None:
+    """One candidate; its recipe as JSON."""
+    number = json.loads(launched("show", "smoke", "--json").out)["chosen"]
+    assert "embeddings" in launched("candidate", "smoke", str(number)).out
+    body = json.loads(launched("candidate", "smoke", str(number), "--json").out)
+    assert body["recipe"]["operator"] == "task_arithmetic"
+    wrong = launched("candidate", "smoke", "999")
+    assert (wrong.code, "no candidate 999" in wrong.err) == (2, True)
+
+
+def test_studies_lists_the_store(launched: Run) -> None:
+    """By name, and as JSON."""
+    assert "smoke" in launched("studies").out
+    assert [s["name"] for s in json.loads(launched("studies", "--json").out)] == ["smoke"]
+
+
+def test_export_scores_what_the_store_says(launched: Run) -> None:
+    """The exported checkpoint, scored through the command line, has the recorded scores."""
+    number = json.loads(launched("show", "smoke", "--json").out)["chosen"]
+    recorded = json.loads(launched("candidate", "smoke", str(number), "--json").out)["scores"]["test"]
+    done = launched("export", "smoke", "--to", "exports/best", "--force")
+    assert done.code == 0, done.err
+    scored = json.loads(launched("score", "exports/best", "smoke.yaml", "--split", "test", "--json").out)
+    for name, score in recorded.items():
+        assert scored[name]["value"] == pytest.approx(score["value"], abs=1e-6)
+
+
+@pytest.mark.parametrize("way", [["--knee"], ["--prefer", "a=0.8,b=0.2"], ["--candidate", "1"]])
+def test_export_in_other_ways(launched: Run, way: list[str], folder: Path) -> None:
+    """The knee, a preference, a number."""
+    to = f"exports/{way[0].strip('-')}"
+    assert launched("export", "smoke", "--to", to, *way).code == 0
+    assert (folder / to / "recipe.yaml").exists()
+
+
+def test_report_is_one_page(launched: Run, folder: Path) -> None:
+    """An HTML file that refers to nothing else."""
+    assert launched("report", "smoke", "--to", "report.html").code == 0
+    text = (folder / "report.html").read_text()
+    assert "<script" not in text
+    assert not re.search(r'(src|href)="https?:', text)
+
+
+@pytest.mark.parametrize("family", ["operators", "strategies", "scorers"])
+def test_list_says_what_the_code_declares(run: Run, family: str) -> None:
+    """Every kind with a line about it."""
+    rows = json.loads(run("list", family, "--json").out)
+    assert all(row["doc"] and row["kind"] for row in rows)
+    assert run("list", family).code == 0
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "code", "sentence"),
+    [
+        ("cma_es", "cma_ess", 2, "did you mean 'cma_es'"),
+        ("runs/smoke/base", "runs/smoke/bass", 3, "bass"),
+        ("{a: runs/smoke/a, b", "{a: runs/smoke/a, c: runs/smoke/data, b", 3, "data"),
+        ("a-{split}.npz", "z-{split}.npz", 3, "z-search.npz"),
+        ("groups: block", "groups: {vit.embeddings: e}", 2, "add"),
+        ("coefficient: {low: 0.0", "coefficient: {low: 9.0", 2, "low 9.0 must be below high 1.5"),
+    ],
+)
+def test_bad_studies_are_refused_before_anything_is_recorded(
+    run: Run, folder: Path, old: str, new: str, code: int, sentence: str
+) -> None:
+    """One clear sentence, an honest exit code, no study in the store."""
+    text = (folder / "smoke.yaml").read_text()
+    assert old in text
+    (folder / "bad.yaml").write_text(text.replace(old, new, 1).replace("name: smoke", "name: bad"))
+    done = run("launch", "bad.yaml", "--store", "sqlite:///bad.db")
+    assert (done.code, sentence in done.err) == (code, True), done.err
+    assert "Traceback" not in done.err
+    listed = run("studies", "--store", "sqlite:///bad.db", "--json")
+    assert listed.code == 4 or json.loads(listed.out) == []
+
+
+def test_check_finds_what_launch_would(run: Run, folder: Path) -> None:
+    """A missing column and a label that no head knows are errors of the check, with exit 1."""
+    data = np.load(folder / "runs/smoke/data/a-search.npz")
+    np.savez(
+        folder / "odd.npz", image=data["image"], label=np.where(np.arange(len(data["label"])) == 3, 77, data["label"])
+    )
+    text = (folder / "smoke.yaml").read_text()
+    (folder / "odd.yaml").write_text(text.replace("runs/smoke/data/a-{split}.npz", "odd.npz"))
+    done = run("check", "odd.yaml")
+    assert (done.code, "label 77" in done.out) == (1, True), done.out
+    (folder / "odd.yaml").write_text(text.replace('a-{split}.npz"', 'a-{split}.npz", label: lable'))
+    done = run("check", "odd.yaml")
+    assert (done.code, "lable" in done.out) == (1, True), done.out
+
+
+def test_a_missing_store_is_not_made_by_looking(run: Run, folder: Path) -> None:
+    """Commands that read never create a store."""
+    done = run("show", "smoke", "--store", "sqlite:///nowhere.db")
+    assert (done.code, (folder / "nowhere.db").exists()) == (4, False)
