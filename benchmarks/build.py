@@ -8,8 +8,8 @@ Model: Llama in the shape of SmolLM2-135M (hidden 576, MLP 1536, 30 layers, 9 he
 - copies: base and experts are read once and one result is written once, as torch copies of whole tensors. A copy of a
   model reads one model and writes one, so K + 1 reads and 1 write are (K + 2) / 2 model copies.
 - mergekit (0.1.5): what its `InMemoryMergeEvaluator` does for a candidate: the tasks of `MergePlanner.plan_in_memory`,
-  `Executor.run`, and each tensor copied into the live parameter. Its loaders map the same safetensors files, which the page cache holds.
-  It gets the same thread count. mergekit runs in a process of its own, which may be another Python
+  `Executor.run`, and each tensor copied into the live parameter. Its loaders map the same safetensors files, which the
+  page cache holds. It gets the same thread count. It runs in a process of its own, which may be another Python
   (`--mergekit-python`) where its pins do not fit this one; one of its merges follows each round of ours.
 """
 
@@ -169,9 +169,10 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, list[float
         command += ["--threads", str(arguments.threads)]
         kit = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     for repeat in range(arguments.repeats):
-        for _ in range(3):
-            for name, build in builds.items():
-                seconds[name].append(timed(build))
+        for turn in range(3):  # each in turn comes first, as whoever follows mergekit finds cold caches
+            order = list(builds)[turn:] + list(builds)[:turn]
+            for name in order:
+                seconds[name].append(timed(builds[name]))
         for kind in OPERATORS if kit else ():
             if kind == "ties" and repeat >= arguments.ties_repeats:
                 continue

@@ -56,7 +56,7 @@ def ours(kind: str, dim: int, prefill: int, timed: int, folder: Path) -> list[fl
     store.release(lease, time.time())
     problem = Problem(dim, OBJECTIVES, space.start, budget)
     strategy = make_strategy(kind, problem, 0, {})
-    run = StudyRun("s", problem, strategy, lambda c: space.values(c.point))
+    run = StudyRun("s", OBJECTIVES, budget, strategy, lambda c: space.values(c.point))
     worker = AtOnce()
     Controller(run, store, open_pool(Profile(), lambda: worker)).run()
     store.close()

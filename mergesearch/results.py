@@ -18,6 +18,7 @@ from mergesearch.types import (
     Split,
     Vector,
     losses,
+    told_losses,
     weighted_loss,
 )
 
@@ -151,6 +152,11 @@ class Results:
         values = self.losses(number, split)
         return None if values is None else weighted_loss(self.objectives, values)
 
+    def guided(self, number: int, split: Split = Split.SEARCH) -> float | None:
+        """Weighted loss of a candidate as the strategy was told it: what the search itself ranks by."""
+        outcome = self.outcome(number, split)
+        return None if outcome is None else weighted_loss(self.objectives, told_losses(self.objectives, outcome))
+
     def by_origin(self, origin: str) -> int | None:
         """The first candidate of that origin."""
         return next((n for n, c in self.candidates.items() if c.origin == origin), None)
@@ -160,8 +166,8 @@ class Results:
         return {c.origin: n for n, c in self.candidates.items() if c.origin.startswith(BASELINE)}
 
     def best_lambda(self) -> int | None:
-        """The single-λ baseline with the least weighted loss on the search split."""
-        scored = [(self.weighted(n), n) for o, n in self.baselines().items() if o.startswith(LAMBDA)]
+        """The single-λ baseline that does best by what guides the search, on the search split."""
+        scored = [(self.guided(n), n) for o, n in self.baselines().items() if o.startswith(LAMBDA)]
         tuned = [(loss, n) for loss, n in scored if loss is not None]
         return min(tuned)[1] if tuned else None
 

@@ -8,7 +8,7 @@ from mergesearch.recipe import Recipe
 from mergesearch.results import Results
 from mergesearch.space import SearchSpace
 from mergesearch.store.base import StudyRecord, StudyStore
-from mergesearch.types import Direction, Objective
+from mergesearch.types import Direction, Guide, Objective
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +58,14 @@ def read_stored(store: StudyStore, name: str) -> StoredStudy:
     """A study of `store`, its whole log folded. Raises StudyNotFound."""
     record = store.study(name)
     facts: dict[str, Any] = dict(store.facts(name))
-    objectives = tuple(Objective(**{**o, "direction": Direction(o["direction"])}) for o in facts["objectives"])
+    objectives = tuple(_objective(body) for body in facts["objectives"])
     space = SearchSpace.from_dict(facts["space"])
     return StoredStudy(record, facts, space, Results(objectives, store.events(name)), int(facts["budget"]))
+
+
+def _objective(body: Mapping[str, Any]) -> Objective:
+    """Inverse of `asdict`."""
+    guide = body.get("guide")
+    if guide is not None:
+        guide = Guide(guide["metric"], Direction(guide["direction"]), guide["low"], guide["high"])
+    return Objective(body["name"], Direction(body["direction"]), body["weight"], body["low"], body["high"], guide)

@@ -51,11 +51,22 @@ def frozen_array(values: ArrayLike) -> Vector:
 
 
 @dataclass(frozen=True)
+class Guide:
+    """Another metric of the same scorer that a strategy is told in an objective's place: a smooth one (cross-entropy)
+    beside a coarse one (accuracy on a few hundred examples)."""
+
+    metric: str
+    direction: Direction
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True)
 class Objective:
     """One number to improve. `score` is in its natural direction, `loss` is always minimised.
 
     `low` and `high` bound the metric where it is bounded (accuracy: 0 and 1), else None. `weight` is its share in a
-    weighted sum, at least 0.
+    weighted sum, at least 0. `guide` is what strategies are told instead; fronts and tables show the objective.
     """
 
     name: str
@@ -63,11 +74,23 @@ class Objective:
     weight: float = 1.0
     low: float | None = None
     high: float | None = None
+    guide: Guide | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "direction", Direction(self.direction))  # 'max' as plain text is the same
         if not (math.isfinite(self.weight) and self.weight >= 0):
             raise SpecError(f"objective {self.name!r}: weight {self.weight} must be a number of at least 0")
+
+    @property
+    def told(self) -> "Objective":
+        """The objective as a strategy knows it: its guide under its own name and weight, or itself."""
+        if self.guide is None:
+            return self
+        return Objective(self.name, self.guide.direction, self.weight, self.guide.low, self.guide.high)
+
+    def told_score(self, outcome: "Scored") -> "Score":
+        """What a strategy is told of an outcome: the guide's score, or its own."""
+        return outcome.metrics[self.name][self.guide.metric] if self.guide else outcome.scores[self.name]
 
     def loss(self, score: float) -> float:
         """The one place where a sign is flipped."""
@@ -176,6 +199,11 @@ def losses(objectives: tuple[Objective, ...], outcome: Outcome) -> Vector | None
     if isinstance(outcome, Failed):
         return None
     return frozen_array([o.loss(outcome.scores[o.name].value) for o in objectives])
+
+
+def told_losses(objectives: tuple[Objective, ...], outcome: Scored) -> Vector:
+    """Losses (M,) as strategies are told them: of the guides where objectives have one."""
+    return frozen_array([o.told.loss(o.told_score(outcome).value) for o in objectives])
 
 
 def weighted_loss(objectives: tuple[Objective, ...], values: Vector) -> float:

@@ -8,9 +8,9 @@ from mergesearch.types import Split
 def finalists(results: Results, count: int) -> list[int]:
     """At most `count` candidates for the confirm split, the default choice first.
 
-    The recommended candidate, the start, then the best by weighted loss on the search split.
+    The recommended candidate, the start, then the best on the search split by what guided the search.
     """
-    ranked = sorted(results.scored, key=lambda n: (results.weighted(n), n))
+    ranked = sorted(results.scored, key=lambda n: (results.guided(n), n))
     firsts = [results.by_origin(RECOMMENDED), results.by_origin("start")]
     numbers = [n for n in firsts if n is not None and results.outcome(n) is not None]
     return list(dict.fromkeys(numbers + ranked))[:count]

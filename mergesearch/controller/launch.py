@@ -129,10 +129,12 @@ def spec_digest(resolved: ResolvedStudy) -> str:
 def run(resolved: ResolvedStudy, store: StudyStore, workers: Profile, watch: Watch | None) -> Results:
     """Run a created study until it ends."""
     spec = resolved.spec
-    problem = Problem(resolved.space.dim, resolved.objectives, resolved.space.start, spec.budget.evaluations)
+    told = tuple(objective.told for objective in resolved.objectives)
+    problem = Problem(resolved.space.dim, told, resolved.space.start, spec.budget.evaluations)
     study = StudyRun(
         name=spec.name,
-        problem=problem,
+        objectives=resolved.objectives,
+        evaluations=spec.budget.evaluations,
         strategy=make_strategy(spec.strategy.kind, problem, spec.strategy.seed, spec.strategy.options),
         work=resolved.recipe,
         baselines=resolved.baselines,

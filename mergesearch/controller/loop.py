@@ -15,8 +15,8 @@ from mergesearch.pool.base import Job, WorkerPool
 from mergesearch.recipe import Recipe
 from mergesearch.results import RECOMMENDED, Results
 from mergesearch.store.base import Lease, StudyStore
-from mergesearch.strategies.base import Observation, Problem, Strategy
-from mergesearch.types import Asked, Candidate, Scored, Split, Status, Told, Vector, losses
+from mergesearch.strategies.base import Observation, Strategy
+from mergesearch.types import Asked, Candidate, Objective, Scored, Split, Status, Told, Vector, told_losses
 
 LEASE_SECONDS = 30.0
 POLL_SECONDS = 0.5
@@ -31,7 +31,8 @@ class StudyRun:
     """
 
     name: str
-    problem: Problem
+    objectives: tuple[Objective, ...]
+    evaluations: int
     strategy: Strategy
     work: Callable[[Candidate], Recipe | Vector]
     baselines: tuple[str, ...] = ()
@@ -68,7 +69,7 @@ class Controller:
         self._pool = pool
         self._watch = watch
         self._clock = clock
-        self._results = Results(run.problem.objectives)
+        self._results = Results(run.objectives)
         self._running: set[tuple[int, Split]] = set()
         self._failed_in_a_row = 0
         self._dry = False
@@ -164,7 +165,7 @@ class Controller:
             baselines_left=sum(origin not in known for origin in run.baselines),
             searched=results.search_asked,
             searching=results.search_asked - results.search_told,
-            budget=run.problem.evaluations,
+            budget=run.evaluations,
             confirms_left=0,
             tests_left=0,
             failed_in_a_row=self._failed_in_a_row,
@@ -188,7 +189,7 @@ class Controller:
         return any(split is Split.SEARCH for _, split in self._running)
 
     def _recommends(self) -> bool:
-        if self._run.problem.evaluations - self._results.search_asked != 1:
+        if self._run.evaluations - self._results.search_asked != 1:
             return False
         return self._results.by_origin(RECOMMENDED) is None and self._run.strategy.recommend() is not None
 
@@ -281,7 +282,7 @@ class Controller:
         if isinstance(event, Asked):
             self._run.strategy.asked(event.candidate)
         else:
-            self._run.strategy.tell(event.candidate, observation(self._run.problem, event))
+            self._run.strategy.tell(event.candidate, observation(self._run.objectives, event))
 
     def _note(self) -> None:
         now = self._clock()
@@ -293,19 +294,18 @@ class Controller:
             phase = "confirm and test"
         elif any(self._results.candidates[n].point is None for n, _ in self._running):
             phase = "baselines"
-        budget = self._run.problem.evaluations
+        budget = self._run.evaluations
         if self._watch is not None:
             told = self._results.search_told
             self._watch(Progress(self._results, told, budget, len(self._running), self._seconds(), phase))
 
 
-def observation(problem: Problem, told: Told) -> Observation | None:
+def observation(objectives: tuple[Objective, ...], told: Told) -> Observation | None:
     """What a strategy is told of an outcome; None if it failed."""
     if not isinstance(told.outcome, Scored):
         return None
-    scores = [told.outcome.scores[o.name] for o in problem.objectives]
-    values = losses(problem.objectives, told.outcome)
-    assert values is not None
+    scores = [o.told_score(told.outcome) for o in objectives]
+    values = told_losses(objectives, told.outcome)
     return Observation(values, np.array([s.stderr for s in scores]), np.array([float(s.n) for s in scores]))
 
 

@@ -98,7 +98,7 @@ def search(
     if pool is None:
         pool = open_pool(Profile(), lambda: FunctionWorker(function, tuple(objectives)))
     store.create("search", "", "", time.time(), describe(space, wanted, evaluations, strategy))
-    run = StudyRun("search", problem, made, lambda c: space.values(_point(c)), failures=failures)
+    run = StudyRun("search", wanted, evaluations, made, lambda c: space.values(_point(c)), failures=failures)
     try:
         results = Controller(run, store, pool).run()
     finally:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from mergesearch.errors import EvaluationError, MergesearchError
-from mergesearch.merging import memory_needed
+from mergesearch.merging import make_operator, memory_needed
 from mergesearch.plugins import load, parse_options
 from mergesearch.pool.base import Job
 from mergesearch.scorers import SCORERS
@@ -80,7 +80,9 @@ def make_scorer(spec: StudySpec, objective: ObjectiveSpec, source: Source) -> Sc
 
 
 def _memory(resolved: ResolvedStudy) -> Iterable[Finding]:
-    need = memory_needed(resolved.base, list(resolved.experts.values()), resolved.layout)
+    merge = resolved.spec.merge
+    operator = make_operator(merge.operator, merge.options)
+    need = memory_needed(resolved.base, list(resolved.experts.values()), resolved.layout, operator)
     level = Level.OK if need.needed <= need.available else Level.WARNING
     advice = "" if level is Level.OK else ": the experts will be read from disk for each candidate, which is slow"
     yield Finding(

@@ -19,7 +19,7 @@ from mergesearch.results import BASE, BASELINE, EXPERT, LAMBDA, UNIFORM
 from mergesearch.scorers import SCORERS
 from mergesearch.space import Knob, KnobRange, SearchSpace, build_space
 from mergesearch.study.spec import StudySpec, folder
-from mergesearch.types import Candidate, Objective
+from mergesearch.types import Candidate, Guide, Objective
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,5 +142,9 @@ def objectives_of(spec: StudySpec) -> tuple[Objective, ...]:
     for objective in spec.objectives:
         metrics = load("scorer", SCORERS, objective.scorer).METRICS
         metric = metrics[_metric(objective.scorer, objective.metric)]
-        found.append(Objective(objective.name, metric.direction, objective.weight, metric.low, metric.high))
+        guide = None
+        if objective.guide is not None:
+            smooth = metrics[objective.guide]
+            guide = Guide(objective.guide, smooth.direction, smooth.low, smooth.high)
+        found.append(Objective(objective.name, metric.direction, objective.weight, metric.low, metric.high, guide))
     return tuple(found)

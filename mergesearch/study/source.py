@@ -98,9 +98,10 @@ def plugin_faults(spec: StudySpec) -> Iterable[Fault]:
         yield from scorer.faults
         if scorer.plugin is not None:
             yield from _option_faults(("objectives", i, "data"), scorer.plugin.Options, objective.data)
-            if objective.metric is not None and objective.metric not in scorer.plugin.METRICS:
-                yield Fault(("objectives", i, "metric"), f"scorer {objective.scorer!r} has no metric "
-                            f"{objective.metric!r}{did_you_mean(objective.metric, scorer.plugin.METRICS)}")  # fmt: skip
+            for key, metric in (("metric", objective.metric), ("guide", objective.guide)):
+                if metric is not None and metric not in scorer.plugin.METRICS:
+                    near = did_you_mean(metric, scorer.plugin.METRICS)
+                    yield Fault(("objectives", i, key), f"scorer {objective.scorer!r} has no metric {metric!r}{near}")
         if objective.head is not None and objective.head not in spec.models.experts:
             yield Fault(("objectives", i, "head"), f"no expert is called {objective.head!r}"
                         f"{did_you_mean(objective.head, spec.models.experts)}")  # fmt: skip

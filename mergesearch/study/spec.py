@@ -83,12 +83,16 @@ class Space(OpenSection):
 
 
 class ObjectiveSpec(Section):
-    """One number to improve: a scorer on data, one of its metrics, and whose head the model wears meanwhile."""
+    """One number to improve: a scorer on data, one of its metrics, and whose head the model wears meanwhile.
+
+    `guide` names another metric that the strategy is told instead, such as the loss beside the accuracy.
+    """
 
     name: Annotated[str, Field(pattern=NAME)]
     scorer: str
     data: dict[str, Any]
     metric: str | None = None
+    guide: str | None = None
     head: str | None = None
     weight: Annotated[float, Field(gt=0)] = 1.0
 

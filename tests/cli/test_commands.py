@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.torch import load_file, save_file
 
 from mergesearch.cli.app import main
 from mergesearch.demo.smoke import make_smoke
@@ -209,3 +211,22 @@ def test_a_missing_store_is_not_made_by_looking(run: Run, folder: Path) -> None:
     """Commands that read never create a store."""
     done = run("show", "smoke", "--store", "sqlite:///nowhere.db")
     assert (done.code, (folder / "nowhere.db").exists()) == (4, False)
+
+
+def test_an_expert_with_nan_is_refused_by_name(run: Run, folder: Path) -> None:
+    """The sentence names the expert and the tensor; the study is kept as failed."""
+    broken = folder / "runs" / "broken"
+    shutil.copytree(folder / "runs" / "smoke" / "a", broken)
+    tensors = load_file(broken / "model.safetensors")
+    name = next(name for name in sorted(tensors) if "embeddings" in name)
+    tensors[name].view(-1)[0] = float("nan")
+    save_file(tensors, broken / "model.safetensors", metadata={"format": "pt"})
+    text = (folder / "smoke.yaml").read_text()
+    (folder / "nan.yaml").write_text(
+        text.replace("a: runs/smoke/a", "a: runs/broken").replace("name: smoke", "name: nan")
+    )
+    done = run("launch", "nan.yaml", "--store", "sqlite:///nan.db")
+    assert done.code in (3, 5)
+    assert name in done.err
+    assert "Traceback" not in done.err
+    assert json.loads(run("show", "nan", "--store", "sqlite:///nan.db", "--json").out)["status"] == "failed"

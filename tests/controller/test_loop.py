@@ -9,16 +9,16 @@ import pytest
 
 from mergesearch.controller.loop import Controller, StudyRun
 from mergesearch.controller.search import make_strategy
-from mergesearch.errors import LeaseError, StudyFailed
+from mergesearch.errors import LeaseError, StoreError, StudyFailed
 from mergesearch.pool.base import Job
 from mergesearch.pool.profile import Profile, open_pool
 from mergesearch.results import RECOMMENDED, Results
 from mergesearch.space import SearchSpace
 from mergesearch.store.base import StudyStore
 from mergesearch.store.open import open_store
-from mergesearch.stored import describe
+from mergesearch.stored import describe, read_stored
 from mergesearch.strategies.base import Problem
-from mergesearch.types import Candidate, Direction, Failed, Objective, Outcome, Score, Scored, Split, Status
+from mergesearch.types import Candidate, Direction, Failed, Guide, Objective, Outcome, Score, Scored, Split, Status
 
 OBJECTIVES = (Objective("up", Direction.MAX), Objective("down", Direction.MIN))
 BASELINES = ("baseline:base", "baseline:expert:a", "baseline:lambda:0.3")
@@ -56,7 +56,7 @@ def study(kind: str = "cma_es", evaluations: int = 20, **more: object) -> StudyR
     def work(candidate: Candidate) -> np.ndarray:
         return np.full(4, 0.5) if candidate.point is None else SPACE.values(candidate.point)
 
-    return StudyRun("s", problem, strategy, work, **more)  # type: ignore[arg-type]
+    return StudyRun("s", OBJECTIVES, evaluations, strategy, work, **more)  # type: ignore[arg-type]
 
 
 def create(store: StudyStore, evaluations: int = 20) -> None:
@@ -173,3 +173,46 @@ def test_a_study_out_of_time_still_confirms(store: StudyStore) -> None:
     searched = [n for n, split in made.seen if split is Split.SEARCH]
     assert 5 <= len(searched) <= 8
     assert any(split is Split.TEST for _, split in made.seen)
+
+
+def test_a_full_disk_stops_a_study_and_loses_nothing(tmp_path: Path) -> None:
+    """One sentence that says so; once there is room again, the study goes on to its full budget."""
+    url = f"sqlite:///{tmp_path / 'full.db'}"
+    roomy = open_store(url)
+    create(roomy)
+    roomy.close()
+    pages = (tmp_path / "full.db").stat().st_size // 4096
+    full = open_store(f"{url}?max_pages={pages + 2}")
+    with pytest.raises(StoreError, match="full"):
+        run(full, study(evaluations=2000))
+    full.close()
+    roomy = open_store(url)
+    told = Results(OBJECTIVES, roomy.events("s")).search_told
+    results = run(roomy, study(evaluations=told + 20))
+    roomy.close()
+    assert told > 0
+    assert results.search_told == told + 20
+    assert results.pending == []
+
+
+def test_a_strategy_is_told_the_guide(store: StudyStore) -> None:
+    """With a guide, the strategy sees the guide's losses; results, front and best are of the objective itself."""
+
+    class Both(Sphere):
+        def evaluate(self, job: Job) -> Outcome:
+            distance = float(((np.asarray(job.work) - 0.7) ** 2).mean())
+            coarse, smooth = Score(round(1 - distance, 1)), Score(distance)
+            return Scored({"up": coarse}, {"up": {"accuracy": coarse, "loss": smooth}})
+
+    objective = Objective("up", guide=Guide("loss", Direction.MIN, low=0.0))
+    store.create("s", "", "", time.time(), describe(SPACE, (objective,), 20, "cma_es"))
+    strategy = make_strategy("cma_es", Problem(4, (objective.told,), SPACE.start, 20), 0, {})
+    told: list[float] = []
+    tell = strategy.tell
+    strategy.tell = lambda c, o: (told.append(o.losses[0]), tell(c, o))[1]  # type: ignore[method-assign, union-attr]
+    made = Both()
+    study_run = StudyRun("s", (objective,), 20, strategy, lambda c: SPACE.values(c.point))  # type: ignore[arg-type]
+    results = Controller(study_run, store, open_pool(Profile(), lambda: made)).run()
+    assert len(set(told)) > 10
+    assert len({float(results.losses(n)[0]) for n in results.scored}) < 6  # type: ignore[index]
+    assert read_stored(store, "s").results.guided(results.scored[0]) == results.guided(results.scored[0])

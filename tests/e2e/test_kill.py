@@ -37,7 +37,7 @@ def function(values):
 url, evaluations = sys.argv[1], int(sys.argv[2])
 space = SearchSpace.box(5, 0.0, 1.0)
 problem = Problem(5, (Objective("up"), Objective("cost")), space.start, evaluations)
-run = StudyRun("s", problem, make_strategy("cma_es", problem, 0, {}), lambda c: space.values(
+run = StudyRun("s", problem.objectives, evaluations, make_strategy("cma_es", problem, 0, {}), lambda c: space.values(
     np.full(5, 0.5) if c.point is None else c.point), baselines=("baseline:base", "baseline:expert:a"), finalists=3)
 store = open_store(url)
 print("ready", flush=True)
