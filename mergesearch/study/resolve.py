@@ -17,7 +17,7 @@ from mergesearch.pool.worker import MergeWorker, ObjectiveSetup, WorkerSetup
 from mergesearch.recipe import Recipe
 from mergesearch.results import BASE, BASELINE, EXPERT, LAMBDA, UNIFORM
 from mergesearch.scorers import SCORERS
-from mergesearch.space import Knob, KnobRange, SearchSpace, build_space
+from mergesearch.space import Knob, KnobRange, SearchSpace, Settings, build_space
 from mergesearch.study.spec import StudySpec, folder
 from mergesearch.types import Candidate, Guide, Objective
 
@@ -44,21 +44,21 @@ class ResolvedStudy:
         """What is built for a candidate: its point decoded, or a baseline's fixed task arithmetic."""
         if candidate.point is None:
             return self._baseline(candidate.origin.removeprefix(BASELINE))
-        settings = self.space.decode(candidate.point)
-        names = self.layout
-        return Recipe(self.spec.merge.operator, names.experts, names.groups, settings, self.spec.merge.options)
+        return self._recipe(self.spec.merge.operator, self.space.decode(candidate.point), self.spec.merge.options)
+
+    def _recipe(self, operator: str, settings: Settings, options: Mapping[str, object]) -> Recipe:
+        return Recipe(operator, self.layout.experts, self.layout.groups, settings, options)
 
     def _baseline(self, name: str) -> Recipe:
         kind, _, value = name.partition(":")
-        row = {
-            "base": lambda: np.zeros(len(self.layout.experts)),
-            "expert": lambda: np.array([float(e == value) for e in self.layout.experts]),
-            "uniform": lambda: np.full(len(self.layout.experts), 1.0 / len(self.layout.experts)),
-            "lambda": lambda: np.full(len(self.layout.experts), float(value)),
-        }[kind]()
+        experts = self.layout.experts
+        if kind == "expert":
+            row = [float(expert == value) for expert in experts]
+        else:
+            same = {"base": 0.0, "uniform": 1.0 / len(experts)}.get(kind)
+            row = [float(value) if same is None else same] * len(experts)
         table = np.tile(row, (len(self.layout.groups), 1))
-        settings = {"coefficient": table, "scale": np.ones_like(table)}
-        return Recipe("task_arithmetic", self.layout.experts, self.layout.groups, settings)
+        return self._recipe("task_arithmetic", {"coefficient": table, "scale": np.ones_like(table)}, {})
 
     def digests(self) -> dict[str, str]:
         """Model name -> digest of its weights, the base as 'base'."""
