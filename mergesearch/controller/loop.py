@@ -289,11 +289,9 @@ class Controller:
         if now - self._noted >= NOTE_SECONDS:
             self._noted = now
             self._store.set_facts(self._beat.lease, {"diagnostics": dict(self._run.strategy.diagnostics())})
-        phase = "search"
-        if any(split is not Split.SEARCH for _, split in self._running):
+        phase = "search" if self._results.search_asked else "baselines"
+        if self._finalists is not None:
             phase = "confirm and test"
-        elif any(self._results.candidates[n].point is None for n, _ in self._running):
-            phase = "baselines"
         budget = self._run.evaluations
         if self._watch is not None:
             told = self._results.search_told
