@@ -12,6 +12,7 @@ from pathlib import Path
 
 import mergesearch
 from mergesearch.demo.vision import make_experts
+from mergesearch.report.table import Comparison
 from mergesearch.report.view import read_view
 from mergesearch.store.open import open_store
 from mergesearch.types import Split
@@ -44,7 +45,26 @@ def run(variant: str, seed: int, replace: list[tuple[str, str]], folder: Path) -
         if gap.split is Split.TEST:
             print(f"  searched - {gap.other:16} {100 * gap.gain.value:+6.2f} ± {100 * gap.gain.stderr:.2f}", flush=True)
     store.close()
-    return {"variant": variant, "seed": seed, "table": table.to_dict()}
+    return {"variant": variant, "seed": seed, **condensed(table)}
+
+
+def condensed(table: Comparison) -> dict[str, object]:
+    """Test scores of the compared merges and every paired difference, rounded."""
+    test = {
+        row.kind: {
+            "name": row.label,
+            "mean": round(row.cells[Split.TEST].mean.value, 5),
+            "stderr": round(row.cells[Split.TEST].mean.stderr, 5),
+            "scores": [round(score.value, 4) for score in row.cells[Split.TEST].scores],
+        }
+        for row in table.rows_on(Split.TEST)
+        if row.kind != "expert"
+    }
+    gaps = [
+        {"against": d.other, "split": d.split.value, "gain": round(d.gain.value, 5), "stderr": round(d.gain.stderr, 5)}
+        for d in table.differences
+    ]
+    return {"test": test, "differences": gaps}
 
 
 def main() -> None:
