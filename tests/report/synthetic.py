@@ -57,9 +57,9 @@ def text_of(renderable, width=80):
 class Study:
     """Writes a study's log step by step; `view` is what a report reads of it."""
 
-    def __init__(self, objectives=4, bounded=True, keep=True, name="vision-4"):
+    def __init__(self, objectives=4, bounded=True, keep=True, name="vision-4", names=NAMES):
         way, high = (Direction.MAX, 1.0) if bounded else (Direction.MIN, None)
-        self.names = NAMES[:objectives]
+        self.names = names[:objectives]
         self.objectives = tuple(Objective(n, way, low=0.0, high=high) for n in self.names)
         self.space = space(max(objectives, 2))
         self.bounded, self.keep = bounded, keep
