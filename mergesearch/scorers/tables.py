@@ -116,8 +116,11 @@ def _read_parquet(path: Path, wanted: Sequence[str]) -> Mapping[str, Column]:
     if find_spec("pyarrow") is None:
         raise DataError(f"data file {str(path)!r}: parquet needs pyarrow; `pip install pyarrow`, or save it as jsonl")
     parquet = import_module("pyarrow.parquet")
-    must_have(path, wanted, list(parquet.read_schema(path).names))
-    table = parquet.read_table(path, columns=list(wanted))
+    try:
+        must_have(path, wanted, list(parquet.read_schema(path).names))
+        table = parquet.read_table(path, columns=list(wanted))
+    except (ValueError, OSError) as error:  # what pyarrow's own errors are
+        raise DataError(f"data file {str(path)!r}: not a parquet file that can be read: {error}") from None
     return {name: table.column(name).to_pylist() for name in wanted}
 
 

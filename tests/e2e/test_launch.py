@@ -49,6 +49,7 @@ def scores(results: Results) -> Mapping[int, list[float]]:
 
 @pytest.mark.ray
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_both_pools_give_the_same_results(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`random` does not depend on the order of results: Ray workers and this process find the same scores."""
     monkeypatch.chdir(folder)
@@ -95,6 +96,7 @@ def wait_for_evaluations(url: str, name: str, count: int) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_launch_can_be_resumed(folder: Path, number: signal.Signals) -> None:
     """Ctrl-C and a cluster's SIGTERM end with exit 130 and say how to go on; resume ends with the whole budget."""

@@ -1,13 +1,15 @@
 """Promises of the readers of data files."""
 
 import json
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
+import pyarrow
+import pyarrow.parquet
 import pytest
 
 from mergesearch.errors import DataError
+from mergesearch.scorers import tables
 from mergesearch.scorers.tables import folder_columns, npz_array, npz_headers, read_columns
 
 ROWS = [("a, b", "0"), ('say "x"', "1"), ("two\nlines", "2"), ("ü", "0")]
@@ -34,13 +36,30 @@ def test_json_lines_read_back(tmp_path: Path) -> None:
     assert read_columns(path, ["text", "label"]) == {"text": ["a", "ü"], "label": [1, 0]}
 
 
-def test_parquet_says_what_it_needs(tmp_path: Path) -> None:
-    """Without pyarrow a parquet file is refused with the command; with it the file is opened."""
+def test_parquet_is_read(tmp_path: Path) -> None:
+    """The wanted columns of a parquet file; a missing one is named."""
     path = tmp_path / "data.parquet"
-    path.write_bytes(b"")
-    with pytest.raises(Exception, match="" if find_spec("pyarrow") else "pip install pyarrow") as caught:
-        read_columns(path, ["text"])
-    assert find_spec("pyarrow") or isinstance(caught.value, DataError)
+    table = pyarrow.table({"text": ["a", "ü"], "label": [1, 0], "other": [0.5, 0.25]})
+    pyarrow.parquet.write_table(table, path)
+    columns = read_columns(path, ["text", "label"])
+    assert {name: list(column) for name, column in columns.items()} == {"text": ["a", "ü"], "label": [1, 0]}
+    with pytest.raises(DataError, match="has no column 'lable'; did you mean 'label'"):
+        read_columns(path, ["lable"])
+
+
+def test_a_broken_parquet_file_is_one_sentence(tmp_path: Path) -> None:
+    """An empty file is no parquet file."""
+    (tmp_path / "data.parquet").write_bytes(b"")
+    with pytest.raises(DataError, match=r"data\.parquet"):
+        read_columns(tmp_path / "data.parquet", ["text"])
+
+
+def test_parquet_says_what_it_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without pyarrow a parquet file is refused with the command that brings it."""
+    (tmp_path / "data.parquet").write_bytes(b"")
+    monkeypatch.setattr(tables, "find_spec", lambda name: None)
+    with pytest.raises(DataError, match="pip install pyarrow"):
+        read_columns(tmp_path / "data.parquet", ["text"])
 
 
 @pytest.mark.parametrize(
