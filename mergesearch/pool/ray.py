@@ -237,6 +237,9 @@ class RayPool:
         limit = self._options.timeout_s
         for slot in list(self._slots):
             if slot.ticket is not None and limit is not None and slot.deadline(limit) <= now():
+                if ray.wait([slot.pending], timeout=0)[0]:  # it was done in time, this process was late to look
+                    yield from self._settle(slot)
+                    continue
                 failed = Failed("timeout", f"it took longer than timeout_s of {limit:g} seconds and was stopped")
                 yield finished(slot.ticket, failed, slot.begun, slot.name)
                 self._replace(slot)

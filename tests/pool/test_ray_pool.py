@@ -124,15 +124,15 @@ def test_workers_killed_from_outside_lose_nothing(opened: Callable[..., WorkerPo
 
 def test_a_job_over_its_time_limit_is_stopped(opened: Callable[..., WorkerPool]) -> None:
     """It comes back as Failed soon after the limit; its worker is replaced and the other jobs end."""
-    pool = opened(partial(sleepy, 0), timeout_s=2)
+    pool = opened(partial(sleepy, 0), timeout_s=8)
     for job in jobs(4):
         pool.submit(job)
     begin = time.monotonic()
     results = finish(pool, 4)
-    assert time.monotonic() - begin < 30
+    assert time.monotonic() - begin < 60
     outcome = results[1].outcome
     assert isinstance(outcome, Failed)
-    assert (outcome.kind, outcome.message) == ("timeout", "it took longer than timeout_s of 2 seconds and was stopped")
+    assert (outcome.kind, outcome.message) == ("timeout", "it took longer than timeout_s of 8 seconds and was stopped")
     stopped = int(outcome.worker.rpartition(":")[2])
     assert [type(r.outcome) for r in results] == [Scored, Failed, Scored, Scored]
     assert gone([stopped], 10)
