@@ -34,6 +34,15 @@ def make_operator(kind: str, options: Mapping[str, object]) -> MergeOperator:
     return operator
 
 
+def wrong_count(kind: str, operator: MergeOperator, experts: int) -> str:
+    """What is wrong with that number of experts, '' if nothing is."""
+    low, high = operator.MIN_EXPERTS, operator.MAX_EXPERTS
+    if low <= experts and (high is None or experts <= high):
+        return ""
+    wanted = f"at least {low}" if high is None else f"exactly {low}" if low == high else f"{low} to {high}"
+    return f"operator {kind!r} merges {wanted} expert(s) beside the base, got {experts}"
+
+
 def merge(
     operator: str,
     base: Tensors,
@@ -63,8 +72,8 @@ def merge(
     if not named:
         raise SpecError("merge: give at least one expert")
     merger = make_operator(operator, options)
-    if merger.MAX_EXPERTS is not None and len(named) > merger.MAX_EXPERTS:
-        raise SpecError(f"operator {operator!r} takes at most {merger.MAX_EXPERTS} expert beside the base")
+    if fault := wrong_count(operator, merger, len(named)):
+        raise SpecError(fault)
     names = mergeable(base, named, heads)
     tied = _tied(names, base, named)
     merged_names = [name for name in names if tied[name] == name]
@@ -132,7 +141,7 @@ def settings_of(operator: MergeOperator, layout: Layout, coefficients: Values) -
     given: Mapping[str, Values] = {main: coefficients}
     if isinstance(coefficients, Mapping) and coefficients and set(coefficients) <= set(knobs):
         given = coefficients
-    settings = {k: np.full(shape, 1.0 / shape[1] if knob.init is None else knob.init) for k, knob in knobs.items()}
+    settings = {k: np.full(shape, knob.start(shape[1])) for k, knob in knobs.items()}
     for knob, values in given.items():
         _fill(settings[knob], values, layout, knob)
     return settings
@@ -246,8 +255,8 @@ def memory_needed(
     """Plan from headers alone: live model, merged tensors of base and experts, and what `operator` remembers."""
     merged = [base.headers[name] for name in layout.group_of]
     needed = base.nbytes + (1 + len(experts)) * sum(info.numel * info.dtype.itemsize for info in merged)
-    if operator is not None and operator.CACHE in ("P1", "P2"):  # a byte per entry holds the masks of 8 experts
-        needed += sum(info.numel for info in merged) * -(-len(experts) // 8)
+    if operator is not None:
+        needed += operator.extra_bytes({name: base.headers[name].shape for name in layout.group_of}, len(experts))
     device = torch.device(device)
     free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
     return MemoryPlan(needed, int(free))

@@ -30,6 +30,11 @@ class Per(StrEnum):
     GROUP = "group"
     EXPERT_GROUP = "expert_group"
 
+    @property
+    def coarser(self) -> "tuple[Per, ...]":
+        """What a knob that may vary by this may vary by in a study: this, or less finely."""
+        return tuple(Per) if self is Per.EXPERT_GROUP else tuple(dict.fromkeys((Per.STUDY, self)))
+
 
 class Scale(StrEnum):
     """How an axis runs from `low` to `high`: evenly, evenly in log x, or evenly in log(x / (1 - x))."""
@@ -49,28 +54,40 @@ def _forward(scale: Scale, value: float) -> float:
 
 @dataclass(frozen=True)
 class Knob:
-    """A number that an operator offers. `init=None` means 1/K for K experts. `per` is the finest it may vary by;
-    `searched` says whether a study that does not name it searches it (the coefficients) or holds it at `init`."""
+    """A number that an operator offers. `init=None` means 1/K for K experts, `high=None` K. `per` is the finest it may
+    vary by; `searched` says whether a study that does not name it searches it (the coefficients) or holds it at
+    `init`; a `whole` knob takes whole numbers only."""
 
     name: str
     low: float
-    high: float
+    high: float | None
     init: float | None
     per: Per = Per.EXPERT_GROUP
     scale: Scale = Scale.LINEAR
     searched: bool = False
     doc: str = ""
+    whole: bool = False
+
+    def top(self, experts: int) -> float:
+        """The upper end of the range for that many experts."""
+        return float(experts) if self.high is None else self.high
+
+    def start(self, experts: int) -> float:
+        """Where a search begins for that many experts, within the range."""
+        return min(1.0 / experts if self.init is None else self.init, self.top(experts))
 
 
 @dataclass(frozen=True)
 class Axis:
-    """One searched number with its range in natural units; `init` is where a search starts."""
+    """One searched number with its range in natural units; `init` is where a search starts. A `whole` axis takes each
+    of its whole numbers over an equal share of the unit interval."""
 
     name: str
     low: float
     high: float
     init: float
     scale: Scale = Scale.LINEAR
+    whole: bool = False
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high):
@@ -81,6 +98,12 @@ class Axis:
             raise SpecError(f"axis {self.name!r}: a log scale needs low > 0, got {self.low}")
         if self.scale is Scale.LOGIT and not (self.low > 0 and self.high < 1):
             raise SpecError(f"axis {self.name!r}: a logit scale needs 0 < low and high < 1")
+        if self.whole and self.scale is not Scale.LINEAR:
+            raise SpecError(f"axis {self.name!r}: whole numbers run on a linear scale, not {self.scale.value!r}")
+        if self.whole and not all(float(x).is_integer() for x in (self.low, self.high, self.init)):
+            raise SpecError(
+                f"axis {self.name!r} takes whole numbers: low {self.low}, high {self.high}, init {self.init}"
+            )
 
     def value(self, unit: float) -> float:
         """Natural value of a coordinate in [0, 1]; exactly `low` and `high` at the ends."""
@@ -88,6 +111,8 @@ class Axis:
             return self.low
         if unit >= 1.0:
             return self.high
+        if self.whole:
+            return min(math.floor(self.low + unit * (self.high - self.low + 1.0)), self.high)
         a, b = _forward(self.scale, self.low), _forward(self.scale, self.high)
         inner = a + unit * (b - a)
         if self.scale is Scale.LOG:
@@ -99,6 +124,8 @@ class Axis:
     def unit(self, value: float) -> float:
         """Coordinate in [0, 1] of a natural value; values outside the range are clipped to it."""
         clipped = min(max(value, self.low), self.high)
+        if self.whole:
+            return min(max((round(clipped) - self.low + 0.5) / (self.high - self.low + 1.0), 0.0), 1.0)
         a, b = _forward(self.scale, self.low), _forward(self.scale, self.high)
         return min(max((_forward(self.scale, clipped) - a) / (b - a), 0.0), 1.0)
 
@@ -174,7 +201,7 @@ class SearchSpace:
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON; `from_dict` gives back an equal space."""
         return {
-            "axes": [[a.name, a.low, a.high, a.init, a.scale.value] for a in self.axes],
+            "axes": [[a.name, a.low, a.high, a.init, a.scale.value, *([True] if a.whole else [])] for a in self.axes],
             "experts": list(self.experts),
             "groups": list(self.groups),
             "slots": {s.knob: {"axis": s.axis.tolist(), "value": s.value.tolist()} for s in self.slots},
@@ -183,7 +210,9 @@ class SearchSpace:
     @classmethod
     def from_dict(cls, body: Mapping[str, Any]) -> "SearchSpace":
         """Inverse of `to_dict`."""
-        axes = tuple(Axis(name, low, high, init, Scale(scale)) for name, low, high, init, scale in body["axes"])
+        axes = tuple(
+            Axis(name, low, high, init, Scale(scale), *whole) for name, low, high, init, scale, *whole in body["axes"]
+        )
         slots = tuple(
             KnobSlots(knob, np.array(slot["axis"], dtype=np.int64), np.array(slot["value"], dtype=np.float64))
             for knob, slot in body["slots"].items()
@@ -204,6 +233,7 @@ class KnobRange:
     init: float
     per: Per
     scale: Scale
+    whole: bool = False
 
 
 def build_space(
@@ -230,8 +260,7 @@ def build_space(
     slots = []
     for knob in knobs:
         index = np.full(shape, -1, dtype=np.int64)
-        init = knob.init if knob.init is not None else 1.0 / len(experts)
-        value = np.full(shape, held.get(knob.name, init))
+        value = np.full(shape, held.get(knob.name, knob.start(len(experts))))
         if knob.name in searched:
             span = searched[knob.name]
             names: dict[str, int] = {}
@@ -240,7 +269,7 @@ def build_space(
                     name = _axis_name(knob.name, span.per, expert, group)
                     if name not in names:
                         names[name] = len(axes)
-                        axes.append(Axis(name, span.low, span.high, span.init, span.scale))
+                        axes.append(Axis(name, span.low, span.high, span.init, span.scale, span.whole))
                     index[g, k] = names[name]
         slots.append(KnobSlots(knob.name, index, value))
     return _held_and_tied(axes, slots, tuple(experts), tuple(groups), fix or {}, tie)

@@ -62,4 +62,5 @@ def _option(name: str, field: Any) -> str:
 
 def _knob(knob: Any) -> str:
     init = "1/K" if knob.init is None else f"{knob.init:g}"
-    return f"knob {knob.name} [{knob.low:g}, {knob.high:g}] from {init} per {knob.per.value}: {knob.doc}"
+    high = "K" if knob.high is None else f"{knob.high:g}"
+    return f"knob {knob.name} [{knob.low:g}, {high}] from {init} per {knob.per.value}: {knob.doc}"

@@ -83,3 +83,49 @@ def elect(
             divisor = torch.where(up, above_weight, below_weight)
             total.div_(divisor.masked_fill_(divisor == 0, 1))
         out[part].copy_(total.mul_(scale).add_(centre))
+
+
+def masked_sum(
+    base: torch.Tensor,
+    experts: Sequence[torch.Tensor],
+    weights: Sequence[float],
+    alone: Sequence[float],
+    masks: torch.Tensor | None,
+    average: bool,
+    out: torch.Tensor,
+) -> None:
+    """out = base + Σ w (x - base) over the experts that keep an entry; (N,) tensors, masks as in `elect`.
+
+    Where one expert alone keeps it, its weight is that of `alone`. `average`: the sum is divided by how many keep it.
+    """
+    dtype = wide(out.dtype)
+    for part in chunks(out.numel(), out.device):
+        centre = base[part].to(dtype)
+        kept = [
+            torch.ones_like(centre) if masks is None else (masks[k // 8, part] >> (k % 8)).bitwise_and(1).to(dtype)
+            for k in range(len(experts))
+        ]
+        count = torch.stack(kept).sum(dim=0)
+        total = torch.zeros_like(centre)
+        for x, weight, single, keep in zip(experts, weights, alone, kept, strict=True):
+            if weight == 0 and single == 0:
+                continue
+            delta = x[part].to(dtype, copy=True).sub_(centre)
+            factor = torch.where(count == 1, torch.full_like(centre, single), torch.full_like(centre, weight))
+            total.add_(delta.mul_(factor).mul_(keep))
+        if average:
+            total.div_(count.clamp_(min=1))
+        out[part].copy_(total.add_(centre))
+
+
+def component_sum(
+    base: torch.Tensor, components: Sequence[torch.Tensor], weights: Sequence[float], out: torch.Tensor
+) -> None:
+    """out = base + Σ w c for flat tensors (N,); a weight of 0 is not read."""
+    dtype = wide(out.dtype)
+    for part in chunks(out.numel(), out.device):
+        total = base[part].to(dtype)
+        for component, weight in zip(components, weights, strict=True):
+            if weight != 0:
+                total = total + component[part].to(dtype) * weight
+        out[part].copy_(total)

@@ -53,21 +53,21 @@ class Stream:
         `weights` (len(names), models).
         """
         weights32 = weights.astype(np.float32)
-        outs = [self._out(name, into) for name in names]
+        outs = [self.out(name, into) for name in names]
 
         def torch_pass(i: int) -> None:
             models = [flat[names[i]] for flat in self._flat]
-            _chunked.weighted_sum(models, _weights(outs[i], weights, weights32, i), outs[i], centred)
+            _chunked.weighted_sum(models, row_weights(outs[i], weights, weights32, i), outs[i], centred)
 
         def compiled_pass(rows: list[int], sample: NDArray[Any]) -> None:
             from mergesearch.operators import _compiled
 
-            address = self._addresses([names[i] for i in rows], [outs[i] for i in rows])
-            offset, weight = _offsets([outs[i] for i in rows]), weights32[rows]
-            self._split(offset, lambda a, b: _compiled.weighted_sum(address, weight, offset, a, b, centred, sample))
+            address = self.addresses([names[i] for i in rows], [outs[i] for i in rows])
+            offset, weight = offsets([outs[i] for i in rows]), weights32[rows]
+            self.split(offset, lambda a, b: _compiled.weighted_sum(address, weight, offset, a, b, centred, sample))
 
-        self._run(outs, torch_pass, compiled_pass)
-        self._copy_back(names, outs, into)
+        self.run(outs, torch_pass, compiled_pass)
+        self.copy_back(names, outs, into)
 
     def elect(
         self,
@@ -84,31 +84,73 @@ class Stream:
         `weights` (len(names), experts), `scale` (len(names),). `masks[name]`: uint8 (planes, N), absent: all kept.
         """
         weights32, scale32 = weights.astype(np.float32), scale.astype(np.float32)
-        outs = [self._out(name, into) for name in names]
+        outs = [self.out(name, into) for name in names]
 
         def torch_pass(i: int) -> None:
             base, *experts = (flat[names[i]] for flat in self._flat)
-            weight, factor = _weights(outs[i], weights, weights32, i), _weights(outs[i], scale, scale32, i)
+            weight, factor = row_weights(outs[i], weights, weights32, i), row_weights(outs[i], scale, scale32, i)
             _chunked.elect(base, experts, weight, factor, masks.get(names[i]), normalize, outs[i])
 
         def compiled_pass(rows: list[int], sample: NDArray[Any]) -> None:
             from mergesearch.operators import _compiled
 
-            address = self._addresses([names[i] for i in rows], [outs[i] for i in rows])
-            offset, weight, factor = _offsets([outs[i] for i in rows]), weights32[rows], scale32[rows]
+            address = self.addresses([names[i] for i in rows], [outs[i] for i in rows])
+            offset, weight, factor = offsets([outs[i] for i in rows]), weights32[rows], scale32[rows]
             planes = np.zeros((-(-weights.shape[1] // 8), len(rows)), dtype=np.int64)
             for column, i in enumerate(rows):
                 if (mask := masks.get(names[i])) is not None:
                     planes[:, column] = [plane.data_ptr() for plane in mask]
-            self._split(
+            self.split(
                 offset,
                 lambda a, b: _compiled.elect(address, planes, weight, factor, offset, a, b, normalize, sample, _BYTE),
             )
 
-        self._run(outs, torch_pass, compiled_pass)
-        self._copy_back(names, outs, into)
+        self.run(outs, torch_pass, compiled_pass)
+        self.copy_back(names, outs, into)
 
-    def _out(self, name: str, into: Tensors) -> torch.Tensor:
+    def masked_sum(
+        self,
+        names: Sequence[str],
+        weights: Weights,
+        masks: Mapping[str, torch.Tensor],
+        into: Tensors,
+        *,
+        average: bool = False,
+        alone: Weights | None = None,
+    ) -> None:
+        """out = base + Σ w m (x - base) over the experts that keep an entry; model 0 is the base.
+
+        `weights` (len(names), experts). `masks[name]`: uint8 (planes, N), bit k % 8 of plane k // 8 set where expert k
+        keeps the entry; absent: all do. `average`: divided by how many keep it. `alone` (len(names), experts): the
+        weights where one expert alone keeps an entry, if they differ.
+        """
+        outs = [self.out(name, into) for name in names]
+        alone = weights if alone is None else alone
+        for i, name in enumerate(names):
+            base, *experts = (flat[name] for flat in self._flat)
+            shared, single = (row_weights(outs[i], w, w.astype(np.float32), i) for w in (weights, alone))
+            _chunked.masked_sum(base, experts, shared, single, masks.get(name), average, outs[i])
+        self.copy_back(names, outs, into)
+
+    def component_sum(
+        self,
+        names: Sequence[str],
+        components: Mapping[str, Sequence[torch.Tensor]],
+        weights: Sequence[Sequence[float]],
+        into: Tensors,
+    ) -> None:
+        """out = base + Σ_c w_c · component_c; model 0 is the base.
+
+        `components[name]`: any number of contiguous changes of the tensor's size, float32 (float64 for a float64
+        base); `weights[i]`: one for each component of `names[i]`. A weight of 0 is not read.
+        """
+        outs = [self.out(name, into) for name in names]
+        for i, name in enumerate(names):
+            changes = [c.reshape(-1) for c in components[name]]
+            _chunked.component_sum(self._flat[0][name], changes, list(weights[i]), outs[i])
+        self.copy_back(names, outs, into)
+
+    def out(self, name: str, into: Tensors) -> torch.Tensor:
         """The live tensor as a flat view, or a flat buffer of its size where it is not contiguous."""
         live, base = into[name].detach(), self._flat[0][name]
         if live.numel() != base.numel() or live.dtype != base.dtype or live.device != base.device:
@@ -118,7 +160,7 @@ class Stream:
             )
         return live.view(-1) if live.is_contiguous() else torch.empty_like(base)
 
-    def _copy_back(self, names: Sequence[str], outs: Sequence[torch.Tensor], into: Tensors) -> None:
+    def copy_back(self, names: Sequence[str], outs: Sequence[torch.Tensor], into: Tensors) -> None:
         for name, out in zip(names, outs, strict=True):
             if not into[name].is_contiguous():
                 into[name].detach().copy_(out.view(into[name].shape))
@@ -140,12 +182,12 @@ class Stream:
         for i in sorted(rest):
             torch_pass(i)
 
-    def _addresses(self, names: Sequence[str], outs: Sequence[torch.Tensor]) -> NDArray[np.int64]:
+    def addresses(self, names: Sequence[str], outs: Sequence[torch.Tensor]) -> NDArray[np.int64]:
         """(models + 1, T): where each model's tensors begin, then the outputs."""
         rows = [[flat[name].data_ptr() for name in names] for flat in self._flat]
         return np.array([*rows, [out.data_ptr() for out in outs]], dtype=np.int64)
 
-    def _split(self, offset: NDArray[np.int64], work: Callable[[int, int], None]) -> None:
+    def split(self, offset: NDArray[np.int64], work: Callable[[int, int], None]) -> None:
         """`work(begin, end)` over all elements on as many threads as torch uses, in parts of whole cache lines."""
         total, threads = int(offset[-1]), torch.get_num_threads()
         if threads == 1:
@@ -158,11 +200,22 @@ class Stream:
         list(self._threads.map(work, bounds[:-1], bounds[1:]))
 
 
-def _offsets(outs: Sequence[torch.Tensor]) -> NDArray[np.int64]:
+def scaled(weights: Weights, scale: NDArray[np.float64]) -> Weights:
+    """Weights (T, 1 + K) of base + scale · (Σ w x - base), where those of Σ w x (base first) are given; scale (T,).
+
+    At scale 1 they are unchanged to the bit, at 0 the base alone is left.
+    """
+    factor = scale[:, None]
+    moved = weights * factor
+    moved[:, 0] += 1.0 - scale
+    return np.where(factor == 1.0, weights, moved)
+
+
+def offsets(outs: Sequence[torch.Tensor]) -> NDArray[np.int64]:
     """(T + 1,): where each tensor begins when all are laid end to end."""
     return np.cumsum([0, *(out.numel() for out in outs)], dtype=np.int64)
 
 
-def _weights(out: torch.Tensor, exact: NDArray[np.float64], rounded: NDArray[np.float32], i: int) -> Any:
+def row_weights(out: torch.Tensor, exact: NDArray[np.float64], rounded: NDArray[np.float32], i: int) -> Any:
     """Row i as Python floats: rounded to float32 first, unless the tensor itself is float64."""
     return (exact if out.dtype == torch.float64 else rounded)[i].tolist()

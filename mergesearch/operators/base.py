@@ -2,10 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Protocol, TypeAlias
+from enum import StrEnum
+from typing import ClassVar, Protocol, TypeAlias, runtime_checkable
 
 import torch
 
+from mergesearch.checkpoints.adapter import Adapter
 from mergesearch.plugins import PluginOptions
 from mergesearch.space import Knob, Settings
 
@@ -20,6 +22,25 @@ class Layout:
     experts: tuple[str, ...]
     groups: tuple[str, ...]
     group_of: Mapping[str, int]
+
+
+class Checked(StrEnum):
+    """How it is known that an operator does what its source says."""
+
+    GOLDEN = "golden"  # outputs of a reference implementation are met
+    FORMULA = "formula"  # the properties that follow from the published formula are tested
+    ABSTRACT = "after the abstract"  # the details are ours: only an abstract or summaries were at hand
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where an operator comes from: `where` is an arXiv id, or who published it otherwise. `differs`: one sentence for
+    each thing that a reference implementation does and this one does not, with the reason."""
+
+    title: str
+    where: str
+    checked: Checked
+    differs: tuple[str, ...] = ()
 
 
 class Prepared(Protocol):
@@ -39,16 +60,42 @@ class Prepared(Protocol):
         ...
 
 
-class MergeOperator(Protocol):
-    """A way to combine K experts with their base. Stateless: all state is in what `prepare` returns."""
+@runtime_checkable
+class Compressed(Prepared, Protocol):
+    """A merge that also keeps a small code of each expert beside the shared weights, to serve every task its own."""
+
+    def rebuild(self, settings: Settings, expert: int, names: Sequence[str], into: Tensors) -> None:
+        """As `apply`, but write the model that the code of one expert gives back."""
+        ...
+
+    def stored_bytes(self, settings: Settings) -> int:
+        """Bytes of all that must be kept beside the base to rebuild every expert."""
+        ...
+
+
+class OperatorTraits(Protocol):
+    """What is known of an operator before it has seen a model. Subclass it (through `MergeOperator` or
+    `AdapterOperator`) and give `Options`, `SOURCE`, `KNOBS` and `CACHE`; the rest have the usual values."""
 
     Options: ClassVar[type[PluginOptions]]
-    KNOBS: ClassVar[tuple[Knob, ...]]
-    CACHE: ClassVar[str]  # P0 to P4: what a candidate costs once prepared (P0 a weighted sum, P4 everything anew)
-    WHOLE_MODEL: ClassVar[bool]  # True: settings of one group change tensors of others (a global threshold, say)
-    MAX_EXPERTS: ClassVar[int | None]  # None: any number
+    SOURCE: ClassVar[Source]
+    KNOBS: tuple[Knob, ...]  # one of them is `scale`: base + scale · (merged - base)
+    CACHE: str  # P0 to P4: what a candidate costs once prepared (P0 a weighted sum, P4 everything anew)
+    WHOLE_MODEL: bool = False  # True: settings of one group change tensors of others (a global threshold, say)
+    MIN_EXPERTS: int = 1
+    MAX_EXPERTS: int | None = None  # None: any number
+    COMPRESSES: bool = False  # True: what `prepare` returns is `Compressed`
 
     def __init__(self, options: PluginOptions) -> None: ...
+
+    def extra_bytes(self, shapes: Mapping[str, tuple[int, ...]], experts: int) -> int:
+        """Bytes that the prepared models remember beside base and experts; `shapes` are those of the merged tensors."""
+        del shapes, experts
+        return 0
+
+
+class MergeOperator(OperatorTraits, Protocol):
+    """A way to combine K experts with their base. Stateless: all state is in what `prepare` returns."""
 
     def prepare(self, base: Tensors, experts: Sequence[Tensors], layout: Layout) -> Prepared:
         """Do once all that does not depend on the settings.
@@ -57,3 +104,14 @@ class MergeOperator(Protocol):
         device; they are kept by reference and never changed. Only names in `layout.group_of` are merged.
         """
         ...
+
+
+class AdapterOperator(OperatorTraits, Protocol):
+    """A way to combine K LoRA adapters of one base, from their factors. Stateless, as a `MergeOperator`."""
+
+    def prepare_adapters(self, base: Tensors, experts: Sequence[Adapter], layout: Layout) -> Prepared:
+        """As `MergeOperator.prepare`; an adapter that does not name a tensor leaves it as it is."""
+        ...
+
+
+AnyOperator: TypeAlias = MergeOperator | AdapterOperator

@@ -10,8 +10,8 @@ from typing import ClassVar, final
 import numpy as np
 
 from mergesearch.errors import EvaluationError
-from mergesearch.operators._stream import Stream
-from mergesearch.operators.base import Layout, Tensors
+from mergesearch.operators._stream import Stream, scaled
+from mergesearch.operators.base import Checked, Layout, MergeOperator, Source, Tensors
 from mergesearch.plugins import PluginOptions
 from mergesearch.space import Knob, Per, Settings
 
@@ -23,17 +23,17 @@ class Options(PluginOptions):
 
 
 @final
-class Linear:
+class Linear(MergeOperator):
     """MergeOperator; see `operators/base.py` for the contract."""
 
     Options: ClassVar[type[PluginOptions]] = Options
-    KNOBS: ClassVar[tuple[Knob, ...]] = (
+    SOURCE: ClassVar[Source] = Source("Model soups", "arXiv:2203.05482", Checked.GOLDEN)
+    KNOBS = (
         Knob("coefficient", 0.0, 1.0, None, searched=True, doc="weight w_k of an expert"),
         Knob("base_weight", 0.0, 1.0, 0.0, Per.GROUP, doc="weight of the base among the averaged models; 0: left out"),
+        Knob("scale", 0.0, 2.0, 1.0, Per.GROUP, doc="λ: how far from the base (0) to the average (1), or beyond"),
     )
-    CACHE: ClassVar[str] = "P0"
-    WHOLE_MODEL: ClassVar[bool] = False
-    MAX_EXPERTS: ClassVar[int | None] = None
+    CACHE = "P0"
 
     def __init__(self, options: PluginOptions) -> None:
         assert isinstance(options, Options)
@@ -65,5 +65,6 @@ class Average:
                 group = self._layout.groups[next(g for g in rows if zero[g])]
                 raise EvaluationError(f"linear: the weights of group {group!r} sum to 0, so no average exists")
             weights = weights / np.where(zero[:, None], 1.0, total)
+        weights = scaled(weights, settings["scale"][:, 0])
         rows = [self._layout.group_of[name] for name in names]
         self._stream.weighted_sum(names, weights[rows], into, centred=False)

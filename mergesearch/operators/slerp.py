@@ -13,10 +13,10 @@ import torch
 
 from mergesearch.errors import SpecError
 from mergesearch.operators._chunked import chunks
-from mergesearch.operators._stream import Stream
-from mergesearch.operators.base import Layout, Tensors
+from mergesearch.operators._stream import Stream, scaled
+from mergesearch.operators.base import Checked, Layout, MergeOperator, Source, Tensors
 from mergesearch.plugins import PluginOptions
-from mergesearch.space import Knob, Settings
+from mergesearch.space import Knob, Per, Settings
 
 _PARALLEL = 0.9995
 _NORM_FLOOR = 1e-8  # a norm at or below it counts as 1, so that a zero tensor has cosine 0
@@ -29,16 +29,17 @@ class Options(PluginOptions):
 
 
 @final
-class Slerp:
+class Slerp(MergeOperator):
     """MergeOperator; see `operators/base.py` for the contract."""
 
     Options: ClassVar[type[PluginOptions]] = Options
-    KNOBS: ClassVar[tuple[Knob, ...]] = (
+    SOURCE: ClassVar[Source] = Source("SLERP", "Shoemake, SIGGRAPH 1985", Checked.GOLDEN)
+    KNOBS = (
         Knob("t", 0.0, 1.0, 0.5, searched=True, doc="how far from the base (0) to the expert (1)"),
+        Knob("scale", 0.0, 2.0, 1.0, Per.GROUP, doc="λ: a common factor on the change from the base"),
     )
-    CACHE: ClassVar[str] = "P0"
-    WHOLE_MODEL: ClassVar[bool] = False
-    MAX_EXPERTS: ClassVar[int | None] = 1
+    CACHE = "P0"
+    MAX_EXPERTS = 1
 
     def __init__(self, options: PluginOptions) -> None:
         assert isinstance(options, Options)
@@ -60,8 +61,10 @@ class Arc:
     def apply(self, settings: Settings, names: Sequence[str], into: Tensors) -> None:
         """See `Prepared.apply`."""
         t = settings["t"][:, 0]
-        pairs = [_factors(float(t[self._layout.group_of[name]]), self._cosine[name]) for name in names]
-        self._stream.weighted_sum(names, np.array(pairs).reshape(-1, 2), into, centred=False)
+        rows = [self._layout.group_of[name] for name in names]
+        pairs = [_factors(float(t[row]), self._cosine[name]) for row, name in zip(rows, names, strict=True)]
+        weights = scaled(np.array(pairs).reshape(-1, 2), settings["scale"][rows, 0])
+        self._stream.weighted_sum(names, weights, into, centred=False)
 
 
 def _cosine(a: torch.Tensor, b: torch.Tensor) -> float:

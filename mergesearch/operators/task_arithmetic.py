@@ -9,7 +9,7 @@ from typing import ClassVar, final
 import numpy as np
 
 from mergesearch.operators._stream import Stream
-from mergesearch.operators.base import Layout, Tensors
+from mergesearch.operators.base import Checked, Layout, MergeOperator, Source, Tensors
 from mergesearch.plugins import PluginOptions
 from mergesearch.space import Knob, Per, Settings
 
@@ -21,17 +21,16 @@ class Options(PluginOptions):
 
 
 @final
-class TaskArithmetic:
+class TaskArithmetic(MergeOperator):
     """MergeOperator; see `operators/base.py` for the contract."""
 
     Options: ClassVar[type[PluginOptions]] = Options
-    KNOBS: ClassVar[tuple[Knob, ...]] = (
+    SOURCE: ClassVar[Source] = Source("Editing models with task arithmetic", "arXiv:2212.04089", Checked.GOLDEN)
+    KNOBS = (
         Knob("coefficient", 0.0, 1.5, 0.3, searched=True, doc="w_k: how much of an expert's change is added"),
         Knob("scale", 0.0, 2.0, 1.0, Per.GROUP, doc="λ: a common factor on the sum"),
     )
-    CACHE: ClassVar[str] = "P0"
-    WHOLE_MODEL: ClassVar[bool] = False
-    MAX_EXPERTS: ClassVar[int | None] = None
+    CACHE = "P0"
 
     def __init__(self, options: PluginOptions) -> None:
         assert isinstance(options, Options)

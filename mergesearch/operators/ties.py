@@ -6,7 +6,8 @@ tensor, weighted before the election. `scope: global` is the authors': one thres
 What is kept depends on the density alone and is remembered: while only coefficients change, a candidate is one pass.
 """
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar, Literal, final
 
 import numpy as np
@@ -17,7 +18,7 @@ from mergesearch.errors import EvaluationError
 from mergesearch.operators._chunked import chunks
 from mergesearch.operators._largest import kth_largest, magnitude_bits, mark_largest, set_bit
 from mergesearch.operators._stream import Stream
-from mergesearch.operators.base import Layout, Tensors
+from mergesearch.operators.base import Checked, Layout, MergeOperator, Source, Tensors
 from mergesearch.plugins import PluginOptions
 from mergesearch.space import Knob, Per, Settings
 
@@ -30,22 +31,24 @@ class Options(PluginOptions):
 
 
 @final
-class Ties:
+class Ties(MergeOperator):
     """MergeOperator; see `operators/base.py` for the contract."""
 
     Options: ClassVar[type[PluginOptions]] = Options
-    KNOBS: ClassVar[tuple[Knob, ...]] = (
+    SOURCE: ClassVar[Source] = Source("TIES-Merging", "arXiv:2306.01708", Checked.GOLDEN)
+    KNOBS = (
         Knob("coefficient", 0.0, 1.5, 1.0, searched=True, doc="w_k: weight of an expert's change"),
         Knob("density", 0.05, 1.0, 0.2, doc="share of an expert's entries that is kept; one per expert if global"),
         Knob("scale", 0.0, 2.0, 1.0, Per.GROUP, doc="λ: a common factor on the merged change"),
     )
-    CACHE: ClassVar[str] = "P2"
-    WHOLE_MODEL: ClassVar[bool] = False  # a global density stands in every group's row, so its change reaches them all
-    MAX_EXPERTS: ClassVar[int | None] = None
+    CACHE = "P2"  # a global density stands in every group's row, so a change of it reaches them all
 
     def __init__(self, options: PluginOptions) -> None:
         assert isinstance(options, Options)
         self._options = options
+
+    def extra_bytes(self, shapes: Mapping[str, tuple[int, ...]], experts: int) -> int:
+        return sum(math.prod(shape) for shape in shapes.values()) * -(-experts // 8)
 
     def prepare(self, base: Tensors, experts: Sequence[Tensors], layout: Layout) -> "Trimmed":
         return Trimmed(Stream([base, *experts], list(layout.group_of)), layout, self._options)

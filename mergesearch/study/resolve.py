@@ -10,14 +10,14 @@ from mergesearch.checkpoints.compare import compare
 from mergesearch.checkpoints.groups import group_tensors
 from mergesearch.checkpoints.reader import Checkpoint
 from mergesearch.errors import CheckpointError
-from mergesearch.operators import OPERATORS
+from mergesearch.merging import make_operator
 from mergesearch.operators.base import Layout
 from mergesearch.plugins import load
 from mergesearch.pool.worker import MergeWorker, ObjectiveSetup, WorkerSetup
 from mergesearch.recipe import Recipe
 from mergesearch.results import BASE, BASELINE, EXPERT, LAMBDA, UNIFORM
 from mergesearch.scorers import SCORERS
-from mergesearch.space import Knob, KnobRange, SearchSpace, Settings, build_space
+from mergesearch.space import KnobRange, SearchSpace, Settings, build_space
 from mergesearch.study.spec import StudySpec, folder
 from mergesearch.types import Candidate, Guide, Objective
 
@@ -119,20 +119,21 @@ def resolve(spec: StudySpec, root: Path) -> ResolvedStudy:
 
 
 def _space(spec: StudySpec, layout: Layout) -> SearchSpace:
-    knobs: tuple[Knob, ...] = load("operator", OPERATORS, spec.merge.operator).KNOBS
+    knobs = make_operator(spec.merge.operator, spec.merge.options).KNOBS
     searched = {}
     named = spec.space.searched
     for knob in knobs:
-        init = knob.init if knob.init is not None else 1.0 / len(layout.experts)
+        init = knob.start(len(layout.experts))
         if knob.name in named:
             given = named[knob.name]
             start = init if given.init is None else given.init
             start = min(max(start, given.low), given.high) if given.init is None else start
             searched[knob.name] = KnobRange(
-                given.low, given.high, start, given.per or knob.per, given.scale or knob.scale
+                given.low, given.high, start, given.per or knob.per, given.scale or knob.scale, knob.whole
             )
         elif knob.searched and knob.name not in spec.space.held:
-            searched[knob.name] = KnobRange(knob.low, knob.high, init, knob.per, knob.scale)
+            top = knob.top(len(layout.experts))
+            searched[knob.name] = KnobRange(knob.low, top, init, knob.per, knob.scale, knob.whole)
     return build_space(knobs, layout.experts, layout.groups, searched, spec.space.held, spec.space.fix, spec.space.tie)
 
 

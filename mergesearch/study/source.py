@@ -9,6 +9,7 @@ import yaml
 from pydantic import ValidationError
 
 from mergesearch.errors import SpecError
+from mergesearch.merging import make_operator, wrong_count
 from mergesearch.operators import OPERATORS
 from mergesearch.plugins import Fault, PluginOptions, did_you_mean, faults, load
 from mergesearch.scorers import SCORERS
@@ -79,16 +80,8 @@ def plugin_faults(spec: StudySpec) -> Iterable[Fault]:
     operator = _kind(("merge", "operator"), "operator", OPERATORS, spec.merge.operator)
     yield from operator.faults
     if operator.plugin is not None:
-        yield from _option_faults(("merge",), operator.plugin.Options, spec.merge.options)
-        knobs = {knob.name: knob for knob in operator.plugin.KNOBS}
-        for name in spec.space.options:
-            if name not in knobs:
-                yield Fault(("space", name), f"operator {spec.merge.operator!r} has no knob {name!r}"
-                            f"{did_you_mean(name, [*knobs, 'groups', 'fix', 'tie'])}")  # fmt: skip
-        limit = operator.plugin.MAX_EXPERTS
-        if limit is not None and len(spec.models.experts) > limit:
-            yield Fault(("models", "experts"), f"operator {spec.merge.operator!r} merges at most {limit} expert(s), "
-                        f"the study has {len(spec.models.experts)}")  # fmt: skip
+        wrong = list(_option_faults(("merge",), operator.plugin.Options, spec.merge.options))
+        yield from wrong or _operator_faults(spec)
     strategy = _kind(("strategy", "kind"), "strategy", STRATEGIES, spec.strategy.kind)
     yield from strategy.faults
     if strategy.plugin is not None:
@@ -108,6 +101,26 @@ def plugin_faults(spec: StudySpec) -> Iterable[Fault]:
         if objective.head is None and spec.merge.heads:
             yield Fault(("objectives", i), f"objective {objective.name!r} needs 'head: <expert>', "
                         "since merge.heads keeps the heads apart")  # fmt: skip
+
+
+def _operator_faults(spec: StudySpec) -> Iterable[Fault]:
+    """What does not suit an operator whose kind and options are sound: knobs and the number of experts."""
+    kind = spec.merge.operator
+    try:
+        operator = make_operator(kind, spec.merge.options)
+    except SpecError as error:
+        yield Fault(("merge",), str(error))
+        return
+    knobs = {knob.name: knob for knob in operator.KNOBS}
+    for name, value in spec.space.options.items():
+        if name not in knobs:
+            near = did_you_mean(name, [*knobs, "groups", "fix", "tie"])
+            yield Fault(("space", name), f"operator {kind!r} has no knob {name!r}{near}")
+        elif isinstance(value, dict) and (per := spec.space.searched[name].per) not in (None, *knobs[name].per.coarser):
+            allowed = ", ".join(coarser.value for coarser in knobs[name].per.coarser)
+            yield Fault(("space", name, "per"), f"knob {name!r} of {kind!r} varies per {allowed}, not per {per}")
+    if wrong := wrong_count(kind, operator, len(spec.models.experts)):
+        yield Fault(("models", "experts"), wrong)
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ def make_models(
 ) -> tuple[dict[str, torch.Tensor], list[dict[str, torch.Tensor]], Layout]:
     """A random base, its experts (as many as the operator takes, at most 3), and a layout of 3 groups."""
     generator = torch.Generator().manual_seed(seed)
-    count = min(operator.MAX_EXPERTS or 3, 3)
+    count = max(min(operator.MAX_EXPERTS or 3, 3), operator.MIN_EXPERTS)
     base = {n: torch.randn(s, generator=generator).mul_(0.1).to(dtype) for n, s in SHAPES.items()}
     experts = [
         {n: (t.double() + 0.02 * torch.randn(t.shape, generator=generator).double()).to(dtype) for n, t in base.items()}
@@ -51,9 +51,10 @@ def make_settings(operator: MergeOperator, layout: Layout, seed: int) -> dict[st
     shape = (len(layout.groups), len(layout.experts))
     tables = {}
     for knob in operator.KNOBS:
-        init = 1 / shape[1] if knob.init is None else knob.init
+        init, high = knob.start(shape[1]), knob.top(shape[1])
         varies = {Per.STUDY: (1, 1), Per.EXPERT: (1, shape[1]), Per.GROUP: (shape[0], 1), Per.EXPERT_GROUP: shape}
-        values = rng.uniform(knob.low, knob.high, varies[knob.per]) if seed >= 0 else np.full((1, 1), init)
+        values = rng.uniform(knob.low, high, varies[knob.per]) if seed >= 0 else np.full((1, 1), init)
+        values = values.round() if knob.whole else values
         tables[knob.name] = np.broadcast_to(values, shape).copy()
     return tables
 
@@ -77,8 +78,11 @@ def test_declares_what_a_study_needs(kind: str) -> None:
     assert any(knob.searched for knob in cls.KNOBS)
     assert len({knob.name for knob in cls.KNOBS}) == len(cls.KNOBS)
     for knob in cls.KNOBS:
-        assert knob.init is None or knob.low <= knob.init <= knob.high
+        assert knob.low <= knob.start(3) <= knob.top(3)
         assert knob.doc
+    assert "scale" in {knob.name for knob in cls.KNOBS}
+    assert cls.SOURCE.title
+    assert cls.SOURCE.where
     assert cls.CACHE in {"P0", "P1", "P2", "P3", "P4"}
     assert cls.__doc__
 
@@ -121,9 +125,7 @@ def test_compiled_and_torch_paths_give_the_same_bits(
     operator = make_operator(kind)
     base, experts, layout = make_models(operator, dtype)
     tables = [make_settings(operator, layout, seed) for seed in (-1, 1, 2)]
-    if kind != "linear":  # whose weights of 0 have no average
-        zeros = {knob: np.zeros_like(table) for knob, table in tables[0].items()}
-        tables.append(zeros | {"density": tables[1]["density"]} if "density" in zeros else zeros)
+    tables.append(tables[1] | {"scale": np.zeros_like(tables[1]["scale"])})
     results = []
     threads = torch.get_num_threads()
     for limit, chunk, count in ((1 << 62, 1 << 16, 1), (1 << 62, 100, 2), (0, 1 << 16, 1), (0, 1 << 16, 3)):
@@ -156,6 +158,28 @@ def test_experts_equal_to_the_base_give_the_base(kind: str) -> None:
     got = run(operator.prepare(base, clones, layout), make_settings(operator, layout, -1), list(SHAPES), torch.float32)
     for name, tensor in got.items():
         torch.testing.assert_close(tensor, base[name], rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("dtype", DTYPES.values(), ids=DTYPES.keys())
+def test_a_scale_of_zero_gives_the_base(kind: str, dtype: torch.dtype) -> None:
+    """At `scale` 0 every tensor is the base's to the bit, whatever the other knobs say."""
+    operator = make_operator(kind)
+    base, experts, layout = make_models(operator, dtype)
+    tables = make_settings(operator, layout, 4)
+    got = run(operator.prepare(base, experts, layout), tables | {"scale": 0 * tables["scale"]}, list(SHAPES), dtype)
+    assert all(torch.equal(got[name], base[name]) for name in SHAPES)
+
+
+def test_scale_multiplies_the_change_from_the_base(kind: str) -> None:
+    """base + scale · (merged - base), where merged is what a scale of 1 gives."""
+    operator = make_operator(kind)
+    base, experts, layout = make_models(operator, torch.float64)
+    prepared, tables = operator.prepare(base, experts, layout), make_settings(operator, layout, 2)
+    one = run(prepared, tables | {"scale": np.ones_like(tables["scale"])}, list(SHAPES), torch.float64)
+    half = run(prepared, tables | {"scale": np.full_like(tables["scale"], 0.5)}, list(SHAPES), torch.float64)
+    for name in SHAPES:
+        wanted = base[name] + 0.5 * (one[name] - base[name])
+        torch.testing.assert_close(half[name], wanted, rtol=1e-6, atol=1e-7)
 
 
 def test_a_group_that_did_not_change_keeps_its_bits(kind: str) -> None:

@@ -47,7 +47,7 @@ def test_slerp_of_orthogonal_tensors_keeps_to_the_arc() -> None:
     """Half-way between unit vectors at a right angle is a unit vector; a second expert is refused."""
     got = merge("slerp", state(1.0, 0.0), [state(0.0, 1.0)], 0.5)["w"]
     torch.testing.assert_close(got, torch.tensor([0.5**0.5, 0.5**0.5]))
-    with pytest.raises(SpecError, match="at most 1 expert"):
+    with pytest.raises(SpecError, match="exactly 1 expert"):
         merge("slerp", state(1.0), [state(1.0), state(1.0)], 0.5)
 
 
@@ -110,6 +110,6 @@ def test_a_live_tensor_of_another_dtype_is_refused() -> None:
     """The sentence names the tensor and both forms."""
     operator = make_operator("linear", {})
     prepared = operator.prepare(state(1.0), [state(2.0)], Layout(("x",), ("g",), {"w": 0}))
-    tables = {"coefficient": np.ones((1, 1)), "base_weight": np.zeros((1, 1))}
+    tables = {"coefficient": np.ones((1, 1)), "base_weight": np.zeros((1, 1)), "scale": np.ones((1, 1))}
     with pytest.raises(EvaluationError, match=r"'w' of the live model .* torch.float64"):
         prepared.apply(tables, ["w"], {"w": torch.ones(1, dtype=torch.float64)})
