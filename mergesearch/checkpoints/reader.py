@@ -2,14 +2,15 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+import mmap
+import warnings
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 
 from mergesearch.errors import CheckpointError
 
@@ -32,11 +33,12 @@ _SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """What a header says of one tensor, and the file it stands in."""
+    """What a header says of one tensor, and the file it stands in; `offset`: bytes before its first entry there."""
 
     shape: tuple[int, ...]
     dtype: torch.dtype
     file: Path
+    offset: int = 0
 
     @property
     def numel(self) -> int:
@@ -66,10 +68,10 @@ class Checkpoint:
         folder = Path(folder)
         if not folder.is_dir():
             raise CheckpointError(f"{folder}: no such folder; give a transformers folder (config.json + safetensors)")
-        config = _json(folder / "config.json")
+        config = read_json(folder / "config.json")
         tensors: dict[str, TensorInfo] = {}
         for file in _weight_files(folder):
-            tensors.update(_header(file))
+            tensors.update(read_header(file))
         if (folder / _INDEX).exists() and not (folder / _SINGLE).exists():
             listed = set(_weight_map(folder))
             if missing := sorted(listed - set(tensors)):
@@ -103,15 +105,7 @@ class Checkpoint:
         Raises:
             CheckpointError: no such tensor, or the file cannot be read.
         """
-        info = self._info(name)
-        try:
-            with safe_open(info.file, framework="pt") as file:
-                tensor: torch.Tensor = file.get_tensor(name)
-        except (SafetensorError, OSError) as error:
-            raise CheckpointError(
-                f"{info.file}: tensor {name!r} cannot be read ({error}); copy the file anew"
-            ) from None
-        return tensor
+        return read_tensor(self._info(name), name)
 
     @cached_property
     def nbytes(self) -> int:
@@ -126,12 +120,8 @@ class Checkpoint:
         another digest. Tokenizer and processor files are not covered. Reads every byte once, then remembers.
         """
         if "digest" not in self._hashes:
-            total = hashlib.sha256()
             files = {self.folder / "config.json", *(info.file for info in self.headers.values())}
-            for file in sorted(files):
-                with file.open("rb") as stream:
-                    total.update(file.name.encode() + b"\0" + hashlib.file_digest(stream, "sha256").digest())
-            self._hashes["digest"] = total.hexdigest()
+            self._hashes["digest"] = digest_of(files)
         return self._hashes["digest"]
 
     def _info(self, name: str) -> TensorInfo:
@@ -146,7 +136,46 @@ def _few(names: list[str], limit: int = 4) -> str:
     return ", ".join(map(repr, names[:limit])) + more
 
 
-def _json(path: Path) -> dict[str, Any]:
+def read_tensor(info: TensorInfo, name: str) -> torch.Tensor:
+    """One tensor of a safetensors file, mapped read-only: writing to it would end the process.
+
+    Only its own pages are mapped. They are no private memory, so that a limit on the process's memory does not count
+    them and the system may drop them at any time; a mapping by safetensors itself is writable, and counted.
+
+    Raises:
+        CheckpointError: the file cannot be read, or has become shorter than its header said.
+    """
+    nbytes = info.numel * info.dtype.itemsize
+    if nbytes == 0:
+        return torch.empty(info.shape, dtype=info.dtype)
+    start = info.offset - info.offset % mmap.ALLOCATIONGRANULARITY
+    try:
+        with info.file.open("rb") as file:
+            size = info.offset - start + nbytes
+            pages = mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ, offset=start)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{info.file}: tensor {name!r} cannot be read ({error}); copy the file anew") from None
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given buffer is not writable", UserWarning)
+        flat = torch.frombuffer(pages, dtype=info.dtype, count=info.numel, offset=info.offset - start)
+    return (flat if flat.data_ptr() % info.dtype.itemsize == 0 else flat.clone()).view(info.shape)
+
+
+def digest_of(files: Iterable[Path]) -> str:
+    """SHA-256 over the names and the bytes of files, in the order of their paths."""
+    total = hashlib.sha256()
+    for file in sorted(files):
+        with file.open("rb") as stream:
+            total.update(file.name.encode() + b"\0" + hashlib.file_digest(stream, "sha256").digest())
+    return total.hexdigest()
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file of a model's folder.
+
+    Raises:
+        CheckpointError: the file is missing, or holds something else.
+    """
     try:
         body = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -159,7 +188,7 @@ def _json(path: Path) -> dict[str, Any]:
 
 
 def _weight_map(folder: Path) -> dict[str, str]:
-    body = _json(folder / _INDEX).get("weight_map")
+    body = read_json(folder / _INDEX).get("weight_map")
     if not isinstance(body, dict) or not body:
         raise CheckpointError(f"{folder / _INDEX}: has no 'weight_map'; save the model again with save_pretrained")
     return body
@@ -190,13 +219,13 @@ def _weight_files(folder: Path) -> list[Path]:
 
 def conversion_command(folder: Path) -> str:
     """The shell command that writes `folder` again as safetensors, through the class its configuration names."""
-    names = _json(folder / "config.json").get("architectures") or ["AutoModel"]
+    names = read_json(folder / "config.json").get("architectures") or ["AutoModel"]
     cls = names[0] if isinstance(names, list) else str(names)
     code = f"import transformers as t; t.{cls}.from_pretrained({str(folder)!r}).save_pretrained({str(folder)!r})"
     return f'python -c "{code}"'
 
 
-def _header(file: Path) -> dict[str, TensorInfo]:
+def read_header(file: Path) -> dict[str, TensorInfo]:
     """Names, shapes and dtypes in one safetensors file.
 
     Format: 8 bytes with the length n of the header, n bytes of JSON, then the data (safetensors README, "Format").
@@ -214,8 +243,11 @@ def _header(file: Path) -> dict[str, TensorInfo]:
                 continue
             if entry["dtype"] not in _DTYPES:
                 raise CheckpointError(f"{file}: tensor {name!r} has dtype {entry['dtype']}, which is not supported")
-            tensors[name] = TensorInfo(tuple(entry["shape"]), _DTYPES[entry["dtype"]], file)
-            end = max(end, entry["data_offsets"][1])
+            first, last = entry["data_offsets"]
+            tensors[name] = TensorInfo(tuple(entry["shape"]), _DTYPES[entry["dtype"]], file, 8 + length + first)
+            if last - first != tensors[name].numel * tensors[name].dtype.itemsize:
+                raise ValueError(f"tensor {name!r} has {last - first} bytes, not those of its shape")
+            end = max(end, last)
         if 8 + length + end != size:
             raise ValueError(f"its header promises {8 + length + end} bytes, the file has {size}")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
