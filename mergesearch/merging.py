@@ -1,40 +1,46 @@
 """From an operator and models to merged weights: once for state dicts, many times for a live model."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TypeAlias, final
+from typing import TypeAlias, cast
 
 import numpy as np
-import psutil
 import torch
 from numpy.typing import NDArray
 
+from mergesearch.checkpoints.adapted import adapted_names
+from mergesearch.checkpoints.adapter import Adapter, ExpertTensors, is_adapter
 from mergesearch.checkpoints.compare import is_head
-from mergesearch.checkpoints.groups import Granularity, layer_groups
+from mergesearch.checkpoints.groups import Granularity, groups_among, layer_groups
 from mergesearch.checkpoints.load import is_finite
-from mergesearch.checkpoints.reader import Checkpoint
 from mergesearch.errors import CheckpointError, SpecError
 from mergesearch.operators import OPERATORS
-from mergesearch.operators.base import Layout, MergeOperator, Tensors
+from mergesearch.operators.base import (
+    AdapterOperator,
+    AnyOperator,
+    Layout,
+    MergeOperator,
+    Prepared,
+    Tensors,
+)
 from mergesearch.plugins import did_you_mean, load, parse_options
-from mergesearch.space import Settings
+from mergesearch.space import Per
 
 Values: TypeAlias = "float | Sequence[float] | Mapping[str, Values]"
 """A number for all; one for each expert in order; or by name of expert, group or knob, each again such a value."""
 
 
-def make_operator(kind: str, options: Mapping[str, object]) -> MergeOperator:
+def make_operator(kind: str, options: Mapping[str, object]) -> AnyOperator:
     """The operator of that kind with checked options.
 
     Raises:
         SpecError: an unknown kind or option.
     """
     cls = load("operator", OPERATORS, kind)
-    operator: MergeOperator = cls(parse_options(f"operator {kind!r}", cls.Options, options))
+    operator: AnyOperator = cls(parse_options(f"operator {kind!r}", cls.Options, options))
     return operator
 
 
-def wrong_count(kind: str, operator: MergeOperator, experts: int) -> str:
+def wrong_count(kind: str, operator: AnyOperator, experts: int) -> str:
     """What is wrong with that number of experts, '' if nothing is."""
     low, high = operator.MIN_EXPERTS, operator.MAX_EXPERTS
     if low <= experts and (high is None or experts <= high):
@@ -43,10 +49,41 @@ def wrong_count(kind: str, operator: MergeOperator, experts: int) -> str:
     return f"operator {kind!r} merges {wanted} expert(s) beside the base, got {experts}"
 
 
+def wrong_experts(kind: str, operator: AnyOperator, adapters: Mapping[str, bool]) -> str:
+    """What is wrong with experts of these forms (name -> whether it is an adapter), '' if nothing is."""
+    adapter = next((name for name, flag in adapters.items() if flag), None)
+    model = next((name for name, flag in adapters.items() if not flag), None)
+    if adapter is not None and not isinstance(operator, AdapterOperator):
+        return (
+            f"operator {kind!r} merges whole models, but expert {adapter!r} is a LoRA adapter: use an operator for "
+            f"adapters such as 'lora_soups' or 'knots', or merge the adapter into its base first and give that"
+        )
+    if model is not None and not isinstance(operator, MergeOperator):
+        return (
+            f"operator {kind!r} merges LoRA adapters, but expert {model!r} is a whole model: use an operator for whole "
+            f"models such as 'task_arithmetic', or give the adapter itself"
+        )
+    if adapter is not None and model is not None:
+        return (
+            f"operator {kind!r} merges either adapters or whole models, but expert {adapter!r} is an adapter and "
+            f"{model!r} a whole model: merge the adapter into its base first and give that"
+        )
+    return ""
+
+
+def prepare(operator: AnyOperator, base: Tensors, experts: Sequence[ExpertTensors], layout: Layout) -> Prepared:
+    """The experts prepared for any number of candidates: all adapters, or all whole models (see `wrong_experts`)."""
+    if isinstance(operator, AdapterOperator) and any(map(is_adapter, experts)):
+        return operator.prepare_adapters(base, cast("Sequence[Adapter]", experts), layout)
+    if not isinstance(operator, MergeOperator):
+        raise SpecError(f"{type(operator).__name__} merges LoRA adapters, these experts are whole models")
+    return operator.prepare(base, cast("Sequence[Tensors]", experts), layout)
+
+
 def merge(
     operator: str,
     base: Tensors,
-    experts: Mapping[str, Tensors] | Sequence[Tensors],
+    experts: Mapping[str, ExpertTensors] | Sequence[ExpertTensors],
     coefficients: Values,
     *,
     groups: Granularity = "model",
@@ -57,7 +94,8 @@ def merge(
 
     Args:
         operator: a kind in `mergesearch list operators`; `options` are its options.
-        experts: name -> state dict; experts in a list are called '0', '1', ...
+        experts: name -> state dict, or name -> adapter (tensor name -> LowRank) for operators on adapters; experts in
+            a list are called '0', '1', ... What no adapter names is the base's.
         coefficients: values of the operator's main knob: one number; one for each expert, in order or by name; or a
             mapping by group. A mapping by knob gives each knob such a value; knobs not named keep their default.
         groups: by what coefficients may differ, as under `space.groups` in a study; 'tensor': by tensor name.
@@ -74,16 +112,26 @@ def merge(
     merger = make_operator(operator, options)
     if fault := wrong_count(operator, merger, len(named)):
         raise SpecError(fault)
-    names = mergeable(base, named, heads)
-    tied = _tied(names, base, named)
-    merged_names = [name for name in names if tied[name] == name]
-    grouping = layer_groups({n: tuple(base[n].shape) for n in merged_names}, groups)
+    if fault := wrong_experts(operator, merger, {name: is_adapter(expert) for name, expert in named.items()}):
+        raise SpecError(fault)
+    if is_adapter(next(iter(named.values()))):
+        tied: dict[str, str] = {}
+        adapters = cast("dict[str, Adapter]", named)
+        merged_names = [name for name in adapted_names(base, adapters) if not is_head(name, heads)]
+        shapes = {n: tuple(t.shape) for n, t in base.items() if t.is_floating_point() and not is_head(n, heads)}
+        grouping = groups_among(merged_names, shapes, groups)
+    else:
+        models = cast("dict[str, Tensors]", named)
+        names = mergeable(base, models, heads)
+        tied = _tied(names, base, models)
+        merged_names = [name for name in names if tied[name] == name]
+        grouping = layer_groups({n: tuple(base[n].shape) for n in merged_names}, groups)
     layout = Layout(tuple(named), grouping.groups, grouping.group_of)
     settings = settings_of(merger, layout, coefficients)
     result = {
         n: t.detach().clone(memory_format=torch.contiguous_format) for n, t in base.items() if tied.get(n, n) == n
     }
-    merger.prepare(base, list(named.values()), layout).apply(settings, list(layout.group_of), result)
+    prepare(merger, base, list(named.values()), layout).apply(settings, list(layout.group_of), result)
     return {name: result[tied.get(name, name)] for name in base}
 
 
@@ -133,7 +181,7 @@ def _tied(names: Iterable[str], base: Tensors, experts: Mapping[str, Tensors]) -
     return tied
 
 
-def settings_of(operator: MergeOperator, layout: Layout, coefficients: Values) -> dict[str, NDArray[np.float64]]:
+def settings_of(operator: AnyOperator, layout: Layout, coefficients: Values) -> dict[str, NDArray[np.float64]]:
     """Settings (knob -> (G, K)) from what a caller of `merge` wrote; see there."""
     shape = (len(layout.groups), len(layout.experts))
     knobs = {knob.name: knob for knob in operator.KNOBS}
@@ -144,6 +192,11 @@ def settings_of(operator: MergeOperator, layout: Layout, coefficients: Values) -
     settings = {k: np.full(shape, knob.start(shape[1])) for k, knob in knobs.items()}
     for knob, values in given.items():
         _fill(settings[knob], values, layout, knob)
+        table, per = settings[knob], knobs[knob].per
+        if per in (Per.STUDY, Per.EXPERT) and (table != table[:1]).any():
+            raise SpecError(f"{knob}: has one value for all groups (it varies per {per})")
+        if per in (Per.STUDY, Per.GROUP) and (table != table[:, :1]).any():
+            raise SpecError(f"{knob}: has one value for all experts (it varies per {per})")
     return settings
 
 
@@ -169,94 +222,3 @@ def _fill(table: NDArray[np.float64], values: Values, layout: Layout, knob: str)
             _fill(table[rows[name] : rows[name] + 1], value, layout, knob)
         else:
             raise SpecError(f"{knob}: no expert or group {name!r}{did_you_mean(name, [*columns, *rows])}")
-
-
-@final
-class CandidateBuilder:
-    """Builds candidates into a live model, again and again.
-
-    Tensors of groups whose settings are those of the last candidate are left as they stand: they hold those same bits.
-    Nothing else may write to the merged tensors of `live`. One thread at a time.
-    """
-
-    def __init__(
-        self, operator: MergeOperator, base: Tensors, experts: Sequence[Tensors], layout: Layout, live: Tensors
-    ) -> None:
-        missing = [name for name in layout.group_of if name not in live]
-        if missing:
-            raise CheckpointError(f"the live model has no tensor {missing[0]!r} ({len(missing)} are missing)")
-        memory = {model[n].data_ptr() for model in (base, *experts) for n in layout.group_of if n in model}
-        shared = [n for n in layout.group_of if live[n].numel() and live[n].data_ptr() in memory]
-        if shared:
-            raise CheckpointError(
-                f"live tensor {shared[0]!r} shares memory with a base or expert; give the model its own"
-            )
-        # Of names that are one tensor in the live model, one is written: a file holds only one of them.
-        first: dict[int, str] = {}
-        for name in sorted(layout.group_of, key=lambda n: n not in base):
-            first.setdefault(live[name].data_ptr(), name)
-        kept = {n: g for n, g in layout.group_of.items() if not live[n].numel() or first[live[n].data_ptr()] == n}
-        self._layout = Layout(layout.experts, layout.groups, kept)
-        self._names: list[list[str]] = [[] for _ in layout.groups]
-        for name, group in kept.items():
-            self._names[group].append(name)
-        self._live = {name: live[name] for name in kept}
-        self._whole_model = operator.WHOLE_MODEL
-        self._prepared = operator.prepare(base, experts, self._layout)
-        self._rows: list[tuple[bytes, ...] | None] = [None] * len(layout.groups)
-
-    def build(self, settings: Settings) -> int:
-        """Write the candidate into the live model; returns how many groups had to be written.
-
-        Raises:
-            EvaluationError: these settings cannot be built. The next call then writes all it needs.
-        """
-        # Adding 0.0 turns -0.0 into 0.0, so that equal numbers have equal bytes.
-        tables = [np.asarray(settings[knob], dtype=np.float64) + 0.0 for knob in sorted(settings)]
-        rows = [tuple(table[g].tobytes() for table in tables) for g in range(len(self._names))]
-        stale = [g for g, row in enumerate(rows) if row != self._rows[g]]
-        if self._whole_model and stale:
-            stale = list(range(len(rows)))
-        if not stale:
-            return 0
-        for g in stale:
-            self._rows[g] = None
-        with torch.no_grad():
-            self._prepared.apply(settings, [name for g in stale for name in self._names[g]], self._live)
-        for g in stale:
-            self._rows[g] = rows[g]
-        return len(stale)
-
-    def forget(self) -> None:
-        """Write everything at the next build: something else wrote to the live model."""
-        self._rows = [None] * len(self._rows)
-
-
-@dataclass(frozen=True)
-class MemoryPlan:
-    """Bytes that one worker needs to hold base, experts and live model, and bytes that are free now."""
-
-    needed: int
-    available: int
-
-    @property
-    def fits(self) -> bool:
-        """Whether all of it stays in memory. If not, a CPU worker streams from the mapped files, more slowly."""
-        return self.needed <= self.available
-
-
-def memory_needed(
-    base: Checkpoint,
-    experts: Sequence[Checkpoint],
-    layout: Layout,
-    operator: MergeOperator | None = None,
-    device: torch.device | str = "cpu",
-) -> MemoryPlan:
-    """Plan from headers alone: live model, merged tensors of base and experts, and what `operator` remembers."""
-    merged = [base.headers[name] for name in layout.group_of]
-    needed = base.nbytes + (1 + len(experts)) * sum(info.numel * info.dtype.itemsize for info in merged)
-    if operator is not None:
-        needed += operator.extra_bytes({name: base.headers[name].shape for name in layout.group_of}, len(experts))
-    device = torch.device(device)
-    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
-    return MemoryPlan(needed, int(free))

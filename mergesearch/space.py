@@ -6,7 +6,7 @@ in one layer group, or of a whole study. Strategies see the unit cube and nothin
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from fnmatch import fnmatchcase
 from typing import Any, TypeAlias
@@ -244,6 +244,7 @@ def build_space(
     held: Mapping[str, float],
     fix: Mapping[str, float] | None = None,
     tie: Sequence[Sequence[str]] = (),
+    start: Mapping[str, float] | None = None,
 ) -> SearchSpace:
     """The space of an operator's `knobs` over experts x groups.
 
@@ -251,9 +252,10 @@ def build_space(
         searched: knobs that are axes. `held`: knobs at one value. A knob in neither is held at its `init`.
         fix: axis name, or a pattern with `*`, -> the value it is held at. Axis names are 'knob[.expert][.group]'.
         tie: lists of names or patterns; the axes of one list become one axis, named after the first.
+        start: axis name or pattern -> where a search begins there; of several that match, the last counts.
 
     Raises:
-        SpecError: a pattern that matches no axis, or an empty space.
+        SpecError: a pattern that matches no axis, a start outside its axis' range, or an empty space.
     """
     shape = (len(groups), len(experts))
     axes: list[Axis] = []
@@ -272,6 +274,9 @@ def build_space(
                         axes.append(Axis(name, span.low, span.high, span.init, span.scale, span.whole))
                     index[g, k] = names[name]
         slots.append(KnobSlots(knob.name, index, value))
+    for pattern, begin in (start or {}).items():
+        for i in _matching(axes, pattern, "start"):
+            axes[i] = replace(axes[i], init=float(begin))
     return _held_and_tied(axes, slots, tuple(experts), tuple(groups), fix or {}, tie)
 
 

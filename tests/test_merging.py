@@ -8,11 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mergesearch
+from mergesearch.building import CandidateBuilder
 from mergesearch.checkpoints.reader import Checkpoint, TensorInfo
 from mergesearch.errors import CheckpointError, EvaluationError, MergesearchError, SpecError
-from mergesearch.merging import CandidateBuilder, memory_needed, merge
+from mergesearch.memory import memory_needed
+from mergesearch.merging import merge
 from mergesearch.operators import OPERATORS
 from mergesearch.operators.base import Layout
+from mergesearch.plugins import load
+from mergesearch.space import Per
 
 
 def vectors(**values: float) -> dict[str, torch.Tensor]:
@@ -82,7 +86,7 @@ def test_buffers_heads_and_ties() -> None:
         merge("linear", base, [expert | {"ids": torch.ones(3, dtype=torch.int64)}], 1.0, heads=["head.*"])
 
 
-@pytest.mark.parametrize("kind", sorted(OPERATORS))
+@pytest.mark.parametrize("kind", [k for k in sorted(OPERATORS) if hasattr(load("operator", OPERATORS, k), "prepare")])
 @given(seeds=st.lists(st.tuples(st.integers(-1, 3), st.booleans()), min_size=1, max_size=6), bfloat=st.booleans())
 @settings(max_examples=20, deadline=None)
 def test_a_builder_gives_the_same_bits_after_any_sequence(
@@ -95,9 +99,11 @@ def test_a_builder_gives_the_same_bits_after_any_sequence(
     live = {n: torch.zeros(s, dtype=dtype) for n, s in SHAPES.items()}
     builder = CandidateBuilder(operator, base, experts, layout, live)
     tables = make_settings(operator, layout, -1)
+    whole = {knob.name for knob in operator.KNOBS if knob.per in (Per.STUDY, Per.EXPERT)}
     for seed, all_groups in seeds:
         new = make_settings(operator, layout, seed)
-        tables = {k: np.concatenate([new[k][:1], (new if all_groups else tables)[k][1:]]) for k in new}
+        rest = {k: new[k] if all_groups or k in whole else tables[k] for k in new}
+        tables = {k: np.concatenate([new[k][:1], rest[k][1:]]) for k in new}
         builder.build(tables)
     fresh = {n: torch.ones(s, dtype=dtype) for n, s in SHAPES.items()}
     CandidateBuilder(operator, base, experts, layout, fresh).build(tables)
@@ -141,10 +147,12 @@ def test_a_builder_writes_a_tied_weight_once_and_guards_its_inputs() -> None:
 
 
 def test_memory_is_planned_from_headers(tmp_path) -> None:
-    """Live model, merged tensors of base and experts, and a byte per entry for masks."""
+    """Live model, merged tensors of base and experts, and what the operator says that it remembers."""
     headers = {n: TensorInfo(s, torch.float32, tmp_path) for n, s in {"a": (10, 10), "head": (5,)}.items()}
     checkpoint, layout = Checkpoint(tmp_path, {}, headers), Layout(("x", "y"), ("g",), {"a": 0})
     plan = memory_needed(checkpoint, [checkpoint, checkpoint], layout)
     assert plan.needed == 420 + 3 * 400
     assert plan.fits
-    assert memory_needed(checkpoint, [checkpoint] * 2, layout, make_operator("ties")).needed == 420 + 3 * 400 + 100
+    remembered = make_operator("emr").extra_bytes({"a": (10, 10)}, 2)
+    assert remembered == 100  # a byte per entry holds the masks of 8 experts
+    assert memory_needed(checkpoint, [checkpoint] * 2, layout, make_operator("emr")).needed == plan.needed + remembered

@@ -127,3 +127,20 @@ def test_a_point_of_another_shape_is_refused() -> None:
     """The sentence gives both shapes."""
     with pytest.raises(SpecError, match=r"\(3,\), got \(2,\)"):
         SearchSpace.box(3, 0.0, 1.0).values(np.zeros(2))
+
+
+def test_axes_may_start_elsewhere_than_their_knob() -> None:
+    """`start` names axes by pattern; the last that matches counts, and a start lies within the range."""
+    knob, span = Knob("c", 0.0, 1.0, 0.5), KnobRange(0.0, 1.0, 0.5, Per.EXPERT_GROUP, Scale.LINEAR)
+
+    def starts(**start: float) -> list[float]:
+        names = {key.replace("_", ".").replace("all", "*"): value for key, value in start.items()}
+        space = build_space([knob], ["a", "b"], ["x", "y"], {"c": span}, {}, start=names)
+        return [axis.init for axis in space.axes]
+
+    assert starts() == [0.5, 0.5, 0.5, 0.5]
+    assert starts(c_a_all=0.2, c_a_y=0.3) == [0.2, 0.5, 0.3, 0.5]
+    with pytest.raises(SpecError, match=r"start: 'd\.a' matches no axis"):
+        starts(d_a=0.2)
+    with pytest.raises(SpecError, match="must lie in"):
+        starts(c_a_x=1.2)

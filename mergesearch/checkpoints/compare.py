@@ -6,6 +6,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from mergesearch.checkpoints.adapted import Renamed, no_renames, targets
+from mergesearch.checkpoints.adapter import AdapterFolder, Expert
 from mergesearch.checkpoints.reader import Checkpoint
 from mergesearch.errors import CheckpointError
 
@@ -17,12 +19,14 @@ def is_head(name: str, heads: Sequence[str]) -> bool:
     return any(fnmatchcase(name, pattern) for pattern in heads)
 
 
-def compare(base: Checkpoint, experts: Mapping[str, Checkpoint], heads: Sequence[str] = ()) -> list[str]:
+def compare(
+    base: Checkpoint, experts: Mapping[str, Expert], heads: Sequence[str] = (), renamed: Renamed = no_renames
+) -> list[str]:
     """One sentence for every difference of every expert; empty if all can be merged."""
-    return [sentence for name, expert in experts.items() for sentence in differences(base, name, expert, heads)]
+    return [line for name, expert in experts.items() for line in differences(base, name, expert, heads, renamed)]
 
 
-def check_compatible(base: Checkpoint, experts: Mapping[str, Checkpoint], heads: Sequence[str] = ()) -> None:
+def check_compatible(base: Checkpoint, experts: Mapping[str, Expert], heads: Sequence[str] = ()) -> None:
     """Refuse experts that do not fit the base.
 
     Raises:
@@ -32,15 +36,28 @@ def check_compatible(base: Checkpoint, experts: Mapping[str, Checkpoint], heads:
         raise CheckpointError("\n".join(sentences))
 
 
-def differences(base: Checkpoint, name: str, expert: Checkpoint, heads: Sequence[str] = ()) -> list[str]:
+def differences(
+    base: Checkpoint, name: str, expert: Expert, heads: Sequence[str] = (), renamed: Renamed = no_renames
+) -> list[str]:
     """What keeps expert `name` from being merged with `base`; empty if nothing does.
 
+    An adapter's modules must be matrices of the base (`renamed`: see there).
     Heads are not merged, so they may differ or be missing. Another architecture, depth or vocabulary is said alone:
     the tensors that differ because of it would only hide it.
     """
     who = f"expert {name!r}"
+    if isinstance(expert, AdapterFolder):
+        return _adapted(base, who, expert, heads, renamed)
     found = _architecture(base, who, expert, heads) or _vocabulary(base, who, expert)
     return found or _tensors(base, who, expert, heads)
+
+
+def _adapted(base: Checkpoint, who: str, adapter: AdapterFolder, heads: Sequence[str], renamed: Renamed) -> list[str]:
+    try:
+        changed = targets(adapter, base, who, renamed)
+    except CheckpointError as error:
+        return str(error).split("\n")
+    return [f"{who} is an adapter that changes the head tensor {n!r}" for n in changed if is_head(n, heads)][:_SHOWN]
 
 
 def _architecture(base: Checkpoint, who: str, expert: Checkpoint, heads: Sequence[str]) -> list[str]:

@@ -71,14 +71,51 @@ def layer_groups(shapes: Shapes, granularity: Granularity = "block") -> Grouping
     return _by_expression(shapes, {str(k): str(v) for k, v in granularity.items()})
 
 
-def group_tensors(checkpoint: Checkpoint, granularity: Granularity = "block", heads: Sequence[str] = ()) -> Grouping:
-    """`layer_groups` of what is merged of a checkpoint: its float tensors but the heads."""
+def groups_among(names: Sequence[str], shapes: Shapes, granularity: Granularity = "block") -> Grouping:
+    """`layer_groups` where only `names` of the model's `shapes` are merged, as with adapters: groups of these alone.
+
+    They are called what they are called in the whole model; expressions and chunks divide `names` alone.
+    """
+    if not names:
+        raise SpecError("space.groups: there is no tensor to put into groups; do the 'heads' cover the whole adapters?")
+    if not isinstance(granularity, str):
+        return layer_groups({name: shapes[name] for name in names}, granularity)
+    whole, wanted = layer_groups(shapes, granularity), set(names)
+    of = {name: whole.groups[row] for name, row in whole.group_of.items() if name in wanted}
+    return _grouping([group for group in whole.groups if group in set(of.values())], of)
+
+
+def group_tensors(
+    checkpoint: Checkpoint,
+    granularity: Granularity = "block",
+    heads: Sequence[str] = (),
+    among: Sequence[str] | None = None,
+) -> Grouping:
+    """`layer_groups` of what is merged of a checkpoint: its float tensors but the heads, or only those `among` them."""
     merged = {
         name: info.shape
         for name, info in checkpoint.headers.items()
         if info.dtype.is_floating_point and not is_head(name, heads)
     }
-    return layer_groups(merged, granularity)
+    return layer_groups(merged, granularity) if among is None else groups_among(among, merged, granularity)
+
+
+def layer_depths(shapes: Shapes) -> dict[str, tuple[int, int]]:
+    """For each tensor that stands in a layer: the layer's place in its container, from 0, and how many layers it has.
+
+    Tensors outside the layers (embeddings, head, final norm) are left out.
+    """
+    places = _places(shapes) if shapes else {}
+    layers: dict[Path, set[int]] = defaultdict(set)
+    for place in places.values():
+        if place.container is not None and place.index is not None:
+            layers[place.container].add(place.index)
+    rank = {container: {index: i for i, index in enumerate(sorted(found))} for container, found in layers.items()}
+    return {
+        name: (rank[place.container][place.index], len(rank[place.container]))
+        for name, place in places.items()
+        if place.container is not None and place.index is not None
+    }
 
 
 def _grouping(groups: Iterable[str], of: Mapping[str, str]) -> Grouping:

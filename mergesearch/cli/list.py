@@ -10,6 +10,7 @@ from mergesearch.cli.common import JsonOption, print_json
 def list_plugins(
     family: Annotated[str, typer.Argument(help="operators, strategies or scorers.", show_default=False)],
     json: JsonOption = False,
+    markdown: Annotated[bool, typer.Option(help="Operators: print the page docs/operators.md.")] = False,
 ) -> None:
     """List what a study file may name, with options, knobs and metrics as the code declares them.
 
@@ -24,6 +25,13 @@ def list_plugins(
     from mergesearch.scorers import SCORERS
     from mergesearch.strategies import STRATEGIES
 
+    if markdown:
+        from mergesearch.cli.operators_page import operators_page
+
+        if family != "operators":
+            raise SpecError(f"--markdown is for 'list operators', there is no page of {family}")
+        typer.echo(operators_page(), nl=False)
+        return
     tables = {"operators": OPERATORS, "strategies": STRATEGIES, "scorers": SCORERS}
     if family not in tables:
         raise SpecError(f"there is no list of {family!r}{did_you_mean(family, tables)}")
@@ -33,26 +41,32 @@ def list_plugins(
         return
     grid = Table("kind", "what it is", "options and knobs", title=family, show_lines=True)
     for row in rows:
-        grid.add_row(row["kind"], row["doc"], "\n".join(row["options"] + row["knobs"] + row["metrics"]))
+        about = "\n".join(line for line in (row["doc"], row["source"]) if line)
+        grid.add_row(row["kind"], about, "\n".join(row["options"] + row["knobs"] + row["metrics"]))
     Console().print(grid)
 
 
 def describe(family: str, kind: str, table: dict[str, str]) -> dict[str, Any]:
     """One plug-in: the first line of its file's docstring, its options with defaults, its knobs or metrics."""
-    import inspect
-
     from mergesearch.plugins import load
 
     plugin = load(family, table, kind)
-    module = inspect.getmodule(plugin)
-    doc = (inspect.getdoc(module) or "").split("\n")[0]
     return {
         "kind": kind,
-        "doc": doc,
+        "doc": summary(plugin),
+        "source": f"{source.where} ({source.checked.value})" if (source := getattr(plugin, "SOURCE", None)) else "",
         "options": [_option(name, field) for name, field in plugin.Options.model_fields.items()],
         "knobs": [_knob(knob) for knob in getattr(plugin, "KNOBS", ())],
         "metrics": [f"metric {name} ({m.direction.value})" for name, m in getattr(plugin, "METRICS", {}).items()],
     }
+
+
+def summary(plugin: Any) -> str:
+    """First line of the docstring of a plug-in's class where it speaks for itself, else of its file."""
+    import inspect
+
+    own, whole = ((inspect.getdoc(of) or "").split("\n")[0] for of in (plugin, inspect.getmodule(plugin)))
+    return whole if not own or "; see `" in own else own
 
 
 def _option(name: str, field: Any) -> str:
@@ -63,4 +77,5 @@ def _option(name: str, field: Any) -> str:
 def _knob(knob: Any) -> str:
     init = "1/K" if knob.init is None else f"{knob.init:g}"
     high = "K" if knob.high is None else f"{knob.high:g}"
-    return f"knob {knob.name} [{knob.low:g}, {high}] from {init} per {knob.per.value}: {knob.doc}"
+    whole = " whole" if knob.whole else ""
+    return f"knob {knob.name}{whole} [{knob.low:g}, {high}] from {init} per {knob.per.value}: {knob.doc}"

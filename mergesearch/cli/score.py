@@ -32,5 +32,8 @@ def score(
     if json:
         print_json({name: {"value": s.value, "stderr": s.stderr, "n": s.n} for name, s in scores.items()})
         return
+    for objective in spec.objectives:
+        if objective.name not in scores:
+            typer.echo(f"{objective.name}: left out, a checkpoint does not show it")
     for name, s in scores.items():
         typer.echo(f"{name}: {s.value:.4f} ± {s.stderr:.4f} ({s.n} examples)")

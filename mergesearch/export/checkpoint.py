@@ -2,10 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
 
+from mergesearch.building import CandidateBuilder
+from mergesearch.checkpoints.adapted import load_adapted
+from mergesearch.checkpoints.adapter import AdapterFolder, Expert, ExpertTensors
 from mergesearch.checkpoints.compare import is_head
 from mergesearch.checkpoints.reader import Checkpoint
 from mergesearch.errors import CheckpointError
@@ -19,8 +23,10 @@ from mergesearch.export.files import (
     write_shard,
 )
 from mergesearch.export.folder import check_space, link_or_copy
-from mergesearch.merging import CandidateBuilder, make_operator
+from mergesearch.merging import make_operator
 from mergesearch.operators.base import Layout
+from mergesearch.pool.live import names_in_files
+from mergesearch.pool.worker import whole_model
 from mergesearch.recipe import Recipe
 
 SHARD_BYTES = 5_000_000_000
@@ -40,7 +46,7 @@ class MergePlan:
     recipe: Recipe
     layout: Layout
     base: Checkpoint
-    experts: Mapping[str, Checkpoint]
+    experts: Mapping[str, Expert]
     heads: tuple[str, ...]
     worn: tuple[str, ...]
 
@@ -52,7 +58,7 @@ class MergePlan:
         return {ROOT: ROOT}
 
     @property
-    def ordered_experts(self) -> list[Checkpoint]:
+    def ordered_experts(self) -> list[Expert]:
         """The experts in the order of the layout."""
         return [self.experts[name] for name in self.layout.experts]
 
@@ -67,7 +73,7 @@ class MergePlan:
     def source(self, head: str) -> Checkpoint:
         """Whose config, tokenizer and processor go with a head: its expert's; without one the base's."""
         name = head or next(iter(self.worn), ROOT)
-        return self.experts[name] if name else self.base
+        return whole_model(name, self.experts) if name else self.base
 
     def is_head(self, tensor: str) -> bool:
         """True for tensors that are kept apart."""
@@ -83,7 +89,7 @@ def build(plan: MergePlan) -> dict[str, torch.Tensor]:
         CheckpointError: an expert lacks a tensor. EvaluationError: these settings cannot be built.
     """
     base = {name: plan.base.tensor(name) for name in plan.layout.group_of}
-    experts = [{n: model.tensor(n).to(base[n].dtype) for n in base} for model in plan.ordered_experts]
+    experts = [_expert(plan, name, base) for name in plan.layout.experts]
     live = {name: torch.empty_like(tensor) for name, tensor in base.items()}
     for name, leader in tied_twice(plan).items():
         live[name] = live[leader]  # as in a loaded model, where the two are one
@@ -91,6 +97,14 @@ def build(plan: MergePlan) -> dict[str, torch.Tensor]:
     CandidateBuilder(operator, base, experts, plan.layout, live).build(plan.recipe.settings)
     wanted = [name for name in plan.base.names if name in live or _is_shared(plan, name)]
     return {name: live[name] if name in live else plan.base.tensor(name) for name in wanted}
+
+
+def _expert(plan: MergePlan, name: str, base: Mapping[str, torch.Tensor]) -> ExpertTensors:
+    """An expert's merged tensors in the base's dtypes, or an adapter's factors."""
+    model = plan.experts[name]
+    if isinstance(model, AdapterFolder):
+        return load_adapted(model, plan.base, f"expert {name!r}", base, partial(names_in_files, plan.base))
+    return {n: model.tensor(n).to(tensor.dtype) for n, tensor in base.items()}
 
 
 def tied_twice(plan: MergePlan) -> dict[str, str]:
@@ -101,6 +115,7 @@ def tied_twice(plan: MergePlan) -> dict[str, str]:
     """
     if not plan.base.tied:
         return {}
+    whole = [model for model in plan.ordered_experts if not isinstance(model, AdapterFolder)]
     by_shape: dict[tuple[int, ...], list[str]] = {}
     for name in plan.layout.group_of:
         by_shape.setdefault(plan.base.shape(name), []).append(name)
@@ -110,7 +125,7 @@ def tied_twice(plan: MergePlan) -> dict[str, str]:
             continue
         for i, name in enumerate(names):
             for leader in names[:i]:
-                models = (plan.base, *plan.ordered_experts)
+                models = (plan.base, *whole)
                 if leader not in found and all(torch.equal(m.tensor(leader), m.tensor(name)) for m in models):
                     found.setdefault(name, leader)
     return found

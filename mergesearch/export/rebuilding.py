@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
+from mergesearch.checkpoints.adapter import Expert, open_expert
 from mergesearch.checkpoints.reader import Checkpoint
 from mergesearch.errors import CheckpointError, SpecError
 from mergesearch.export.checkpoint import SHARD_BYTES, MergePlan, write_checkpoint
@@ -52,17 +53,19 @@ def open_plan(made: Provenance, moved: Mapping[str, Path | str]) -> MergePlan:
         if name not in known:
             raise SpecError(f"the recipe has no model {name!r}{did_you_mean(name, known)}")
     base = _open(BASE_MODEL, made.base, moved)
+    if not isinstance(base, Checkpoint):
+        raise CheckpointError(f"the base at {str(base.folder)!r} is a LoRA adapter now; give the model itself")
     experts = {name: _open(name, model, moved) for name, model in made.experts.items()}
     return MergePlan(made.recipe, made.layout, base, experts, made.heads, made.worn)
 
 
-def _open(name: str, model: ModelSource, moved: Mapping[str, Path | str]) -> Checkpoint:
+def _open(name: str, model: ModelSource, moved: Mapping[str, Path | str]) -> Expert:
     place = Path(moved.get(name, model.path))
     if not place.is_dir():
         raise CheckpointError(
             f"model {name!r} is not at {str(place)!r} any more; say where it is: models={{{name!r}: ...}}"
         )
-    found = Checkpoint.open(place)
+    found = open_expert(place)
     if found.digest != model.digest:
         raise CheckpointError(
             f"model {name!r} at {str(place)!r} is another one now: its weights have digest {found.digest[:12]}, "

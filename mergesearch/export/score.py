@@ -21,8 +21,9 @@ CONFIG_FILE = "config.json"
 def score_checkpoint(folder: Path, resolved: ResolvedStudy, split: Split, device: str = "auto") -> dict[str, Score]:
     """Objective -> its score on `split` of the study's data, by the study's scorers and example order.
 
-    An objective that wears a head is scored on `folder`/<head> where that is a model folder, else on `folder`. Label
-    map, processor and tokenizer are those of the folder scored. Each folder is loaded once, by transformers.
+    An objective that wears a head is scored on `folder`/<head> where that is a model folder, else on `folder`; one of
+    how a candidate is stored, or of an expert rebuilt from it, is left out: no folder shows it. Label map, processor
+    and tokenizer are those of the folder scored. Each folder is loaded once, by transformers.
 
     Args:
         device: 'auto' (a GPU where there is one), 'cpu' or 'cuda'.
@@ -37,11 +38,13 @@ def score_checkpoint(folder: Path, resolved: ResolvedStudy, split: Split, device
     models: dict[Path, torch.nn.Module] = {}
     scores = {}
     for objective in setup.objectives:
+        kind = load("scorer", SCORERS, objective.scorer)
+        if objective.rebuild is not None or not hasattr(kind, "score"):
+            continue
         where = model_folder(folder, objective)
         if where not in models:
             models.clear()  # one model in memory at a time
             models[where] = load_model(where, _architectures(where), place, None)
-        kind = load("scorer", SCORERS, objective.scorer)
         options = parse_options(f"objective {objective.name!r}: data", kind.Options, objective.data)
         scorer = kind(options, ScorerContext(where, setup.root, setup.seed))
         values = scorer.score(models[where], split)[objective.metric]

@@ -94,6 +94,7 @@ class OperatorTraits(Protocol):
         return 0
 
 
+@runtime_checkable
 class MergeOperator(OperatorTraits, Protocol):
     """A way to combine K experts with their base. Stateless: all state is in what `prepare` returns."""
 
@@ -106,6 +107,7 @@ class MergeOperator(OperatorTraits, Protocol):
         ...
 
 
+@runtime_checkable
 class AdapterOperator(OperatorTraits, Protocol):
     """A way to combine K LoRA adapters of one base, from their factors. Stateless, as a `MergeOperator`."""
 

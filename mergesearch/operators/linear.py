@@ -10,8 +10,8 @@ from typing import ClassVar, final
 import numpy as np
 
 from mergesearch.errors import EvaluationError
-from mergesearch.operators._stream import Stream, scaled
 from mergesearch.operators.base import Checked, Layout, MergeOperator, Source, Tensors
+from mergesearch.operators.passes.stream import Stream, scaled
 from mergesearch.plugins import PluginOptions
 from mergesearch.space import Knob, Per, Settings
 

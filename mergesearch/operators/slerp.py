@@ -12,16 +12,14 @@ import numpy as np
 import torch
 
 from mergesearch.errors import SpecError
-from mergesearch.operators._chunked import chunks
-from mergesearch.operators._stream import Stream, scaled
+from mergesearch.operators.algebra.gram import cosines, gram
 from mergesearch.operators.base import Checked, Layout, MergeOperator, Source, Tensors
+from mergesearch.operators.passes.stream import Stream, scaled
 from mergesearch.plugins import PluginOptions
 from mergesearch.space import Knob, Per, Settings
 
 _PARALLEL = 0.9995
 _NORM_FLOOR = 1e-8  # a norm at or below it counts as 1, so that a zero tensor has cosine 0
-
-_SUMMED = 1 << 14  # entries per sum on a CPU: few enough that torch takes one thread, so the order of adding is fixed
 
 
 class Options(PluginOptions):
@@ -68,15 +66,8 @@ class Arc:
 
 
 def _cosine(a: torch.Tensor, b: torch.Tensor) -> float:
-    """Cosine of two flat tensors, summed in float64, clipped to [-1, 1]. The same on any number of threads."""
-    sums: list[list[float]] = [[], [], []]
-    for part in chunks(a.numel(), a.device, _SUMMED if a.device.type == "cpu" else None):
-        x, y = a[part].double(), b[part].double()
-        for terms, product in zip(sums, (x * y, x * x, y * y), strict=True):
-            terms.append(float(product.sum()))
-    dot, *squares = (math.fsum(terms) for terms in sums)
-    norms = [math.sqrt(s) if math.sqrt(s) > _NORM_FLOOR else 1.0 for s in squares]
-    return min(max(dot / (norms[0] * norms[1]), -1.0), 1.0)
+    """Cosine of two flat tensors."""
+    return float(cosines(gram([a, b]), _NORM_FLOOR)[0, 1])
 
 
 def _factors(t: float, cosine: float) -> tuple[float, float]:

@@ -8,8 +8,8 @@ from typing import ClassVar, final
 
 import numpy as np
 
-from mergesearch.operators._stream import Stream
 from mergesearch.operators.base import Checked, Layout, MergeOperator, Source, Tensors
+from mergesearch.operators.passes.stream import Stream
 from mergesearch.plugins import PluginOptions
 from mergesearch.space import Knob, Per, Settings
 

@@ -3,22 +3,24 @@
 Source: Yadav et al., arXiv:2306.01708. `scope: tensor` is mergekit's form: the int(density · N) largest entries of each
 tensor, weighted before the election. `scope: global` is the authors': one threshold per expert over the whole model
 (which keeps int(density · N) + 1 entries), election at equal weights. Their 'mean' is `normalize: true`, 'sum' false.
-What is kept depends on the density alone and is remembered: while only coefficients change, a candidate is one pass.
+Where the kept entries end depends on the density alone and is remembered: while only coefficients change, a candidate
+is one pass over the models; a density that changes costs one more. Of equal magnitudes those that come first are kept.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, Literal, final
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from mergesearch.errors import EvaluationError
-from mergesearch.operators._chunked import chunks
-from mergesearch.operators._largest import kth_largest, magnitude_bits, mark_largest, set_bit
-from mergesearch.operators._stream import Stream
 from mergesearch.operators.base import Checked, Layout, MergeOperator, Source, Tensors
+from mergesearch.operators.passes.chunked import Rule, Window, open_window
+from mergesearch.operators.passes.largest import kth_largest
+from mergesearch.operators.passes.stream import Stream
+from mergesearch.operators.passes.trim import BYTES_PER_ENTRY, Trim
+from mergesearch.operators.passes.windowed import majority
 from mergesearch.plugins import PluginOptions
 from mergesearch.space import Knob, Per, Settings
 
@@ -48,7 +50,9 @@ class Ties(MergeOperator):
         self._options = options
 
     def extra_bytes(self, shapes: Mapping[str, tuple[int, ...]], experts: int) -> int:
-        return sum(math.prod(shape) for shape in shapes.values()) * -(-experts // 8)
+        if self._options.scope == "global":
+            return 0
+        return int(sum(math.prod(shape) for shape in shapes.values()) * experts * BYTES_PER_ENTRY)
 
     def prepare(self, base: Tensors, experts: Sequence[Tensors], layout: Layout) -> "Trimmed":
         return Trimmed(Stream([base, *experts], list(layout.group_of)), layout, self._options)
@@ -56,12 +60,13 @@ class Ties(MergeOperator):
 
 @final
 class Trimmed:
-    """Prepared models of `ties`. A byte per entry and 8 experts holds what each expert keeps at the last densities."""
+    """Prepared models of `ties`. Where the changes that are kept end is remembered until the density changes."""
 
     def __init__(self, stream: Stream, layout: Layout, options: Options) -> None:
         self._stream, self._layout, self._options = stream, layout, options
-        self._masks: dict[str, torch.Tensor] = {}  # uint8 (planes, N): bit k % 8 of row k // 8 is expert k's
-        self._densities: dict[str, tuple[float, ...]] = {}  # at which each mask was made
+        self._trim = Trim(stream, range(len(layout.experts)))
+        self._thresholds: dict[tuple[int, float], int] = {}  # global: bits of the smallest magnitude that is kept
+        self._majority: tuple[tuple[float, ...], int] | None = None  # global: at which densities, and its sign
 
     def apply(self, settings: Settings, names: Sequence[str], into: Tensors) -> None:
         """See `Prepared.apply`.
@@ -74,59 +79,36 @@ class Trimmed:
         rows = [self._layout.group_of[name] for name in names]
         if (options.normalize or options.scope == "global") and (coefficient[rows] < 0).any():
             raise EvaluationError("ties: coefficients must be at least 0, except with scope 'tensor', normalize: false")
-        if options.scope == "global":
-            self._trim_globally(settings["density"])
-        else:
-            for name, row in zip(names, rows, strict=True):
-                self._trim(name, settings["density"][row])
-        scale = settings["scale"][rows, 0]
-        self._stream.elect(names, coefficient[rows], scale, self._masks, into, normalize=options.normalize)
-
-    def _mask(self, name: str) -> torch.Tensor:
-        """The mask of a tensor, all kept where it is new."""
-        if name not in self._masks:
-            base = self._stream.flat(0, name)
-            planes = -(-len(self._layout.experts) // 8)
-            self._masks[name] = torch.full((planes, base.numel()), 255, dtype=torch.uint8, device=base.device)
-        return self._masks[name]
-
-    def _trim(self, name: str, density: NDArray[np.float64]) -> None:
-        """Keep each expert's max(1, int(density · N)) largest entries of one tensor, unless that is so already."""
-        wanted, numel = tuple(float(d) for d in density), self._stream.flat(0, name).numel()
-        before = self._densities.get(name, (1.0,) * len(wanted))
-        if wanted == before or numel == 0:
+        weights, scale = coefficient[rows], settings["scale"][rows, 0]
+        if options.scope == "tensor":
+            windows = largest(self._stream, self._trim, names, settings["density"][rows])
+            self._stream.elect(names, weights, scale, {}, into, normalize=options.normalize, windows=windows)
             return
-        self._densities.pop(name, None)
-        for k, (new, old) in enumerate(zip(wanted, before, strict=True)):
-            if min(new, 1.0) == min(old, 1.0) and name in self._masks:
-                continue
-            plane = self._mask(name)[k // 8]
-            if new >= 1.0 or new <= 0.0:
-                set_bit(plane, torch.full_like(plane, new >= 1.0, dtype=torch.bool), k % 8)
-            else:
-                base, expert = self._stream.flat(0, name), self._stream.flat(k + 1, name)
-                mark_largest(base, expert, max(1, int(new * numel)), plane, k % 8, self._stream.compiled)
-        self._densities[name] = wanted
+        window, zero_is_positive = self._trim_globally(settings["density"])
+        self._stream.elect(
+            names, weights, scale, {}, into,
+            normalize=options.normalize,
+            votes=np.ones_like(weights),
+            windows=dict.fromkeys(names, window),
+            rule=Rule(zero_is_positive=zero_is_positive),
+        )  # fmt: skip
 
-    def _trim_globally(self, density: NDArray[np.float64]) -> None:
-        """Keep what passes each expert's threshold over the whole model and has the sign elected at equal weights."""
+    def _trim_globally(self, density: NDArray[np.float64]) -> tuple[Window, bool]:
+        """What passes each expert's threshold over the whole model, and whether balances of 0 count as positive."""
         if (density != density[:1]).any():
             raise EvaluationError(
                 "ties with scope 'global' has one density per expert; set it 'per: expert' or 'study'"
             )
-        wanted, names = tuple(float(d) for d in density[0]), self._stream.names
-        if all(self._densities.get(name) == wanted for name in names):
-            return
-        self._densities.clear()
-        thresholds = [self._threshold(k, d) for k, d in enumerate(wanted)]
-        majority = sum(int(signs.sum()) for name in names for _, _, signs in self._elections(name, thresholds))
-        for name in names:
-            mask = self._mask(name)
-            for part, kept, signs in self._elections(name, thresholds):
-                positive = signs > 0 if majority <= 0 else signs >= 0
-                for k, delta in enumerate(kept):
-                    set_bit(mask[k // 8, part], torch.where(positive, delta > 0, delta < 0), k % 8)
-            self._densities[name] = wanted
+        wanted, stream = tuple(float(d) for d in density[0]), self._stream
+        window = open_window(len(wanted))
+        missing = [(k, d) for k, d in enumerate(wanted) if (k, d) not in self._thresholds]
+        found = {(k, d): t for (k, d), t in self._thresholds.items() if wanted[k] == d}
+        stream.each(lambda job: found.__setitem__(job, self._threshold(*job)), missing)
+        self._thresholds = found
+        window[0] = [found[k, d] - 1 for k, d in enumerate(wanted)]
+        if self._majority is None or self._majority[0] != wanted:
+            self._majority = wanted, majority(stream, dict.fromkeys(stream.names, window))
+        return window, self._majority[1] > 0
 
     def _threshold(self, k: int, density: float) -> int:
         """Bits of the smallest magnitude that expert k keeps: the (int(density · N) + 1)-th largest, 0 if all are."""
@@ -137,15 +119,15 @@ class Trimmed:
         pairs = [(stream.flat(0, name), stream.flat(k + 1, name)) for name in stream.names]
         return kth_largest(pairs, kept + 1, stream.compiled)[0]
 
-    def _elections(
-        self, name: str, thresholds: Sequence[int]
-    ) -> Iterator[tuple[slice, list[torch.Tensor], torch.Tensor]]:
-        """For each chunk: its slice, the trimmed changes of all experts (float32), and the signs of their sum."""
-        base = self._stream.flat(0, name)
-        for part in chunks(base.numel(), base.device):
-            kept = []
-            for k, threshold in enumerate(thresholds):
-                expert = self._stream.flat(k + 1, name)[part]
-                small = magnitude_bits(base[part], expert) < threshold
-                kept.append((expert.float() - base[part].float()).masked_fill_(small, 0))
-            yield part, kept, torch.stack(kept).sum(dim=0).sign()
+
+def largest(stream: Stream, trim: Trim, names: Sequence[str], density: NDArray[np.float64]) -> dict[str, Window]:
+    """Windows that keep the max(1, int(density · N)) largest entries of each tensor and expert, none at density 0.
+
+    `density` (len(names), K).
+    """
+    sizes = np.array([stream.flat(0, name).numel() for name in names], dtype=np.int64)[:, None]
+    ranks = np.where(density > 0, np.maximum(1, (np.minimum(density, 1.0) * sizes).astype(np.int64)), 0)
+    edges = trim.edges(names, ranks)  # (len(names), 2, K)
+    windows = np.repeat(open_window(density.shape[1])[None], len(names), axis=0)
+    windows[:, :2] = edges
+    return dict(zip(names, windows, strict=True))

@@ -15,6 +15,7 @@ import transformers
 from transformers.core_model_loading import revert_weight_conversion
 from transformers.utils import logging as transformers_logging
 
+from mergesearch.checkpoints.reader import Checkpoint
 from mergesearch.errors import CheckpointError
 from mergesearch.plugins import did_you_mean
 
@@ -66,6 +67,24 @@ def names_in_memory(model: torch.nn.Module, names: Sequence[str]) -> Mapping[str
         elif name in reverted and _place(reverted[name]) in place_of:
             found[name] = place_of[_place(reverted[name])]
     return found
+
+
+def names_in_files(base: Checkpoint) -> Mapping[str, str]:
+    """Name in memory -> name in the files, for each tensor that a base's class holds whole. Reads no weight.
+
+    Raises:
+        CheckpointError: transformers does not know the class.
+    """
+    names = base.config.get("architectures") or [""]
+    kind = getattr(transformers, names[0], None)
+    if kind is None:
+        raise CheckpointError(f"{base.folder / 'config.json'}: transformers does not know the class {names[0]!r}")
+    with _quiet(), torch.device("meta"):
+        model = kind(transformers.AutoConfig.from_pretrained(str(base.folder), local_files_only=True))
+    state = dict(model.state_dict())
+    memory = {id(tensor): name for name, tensor in state.items()}  # tensors without memory: known by themselves
+    reverted = revert_weight_conversion(model, state)
+    return {memory[id(t)]: name for name, t in reverted.items() if id(t) in memory and name in base.headers}
 
 
 def live_tensors(model: torch.nn.Module, names: Sequence[str]) -> Mapping[str, torch.Tensor]:

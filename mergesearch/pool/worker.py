@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import final
@@ -11,32 +12,37 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from mergesearch.building import CandidateBuilder
+from mergesearch.checkpoints.adapted import load_adapted
+from mergesearch.checkpoints.adapter import AdapterFolder, Expert, ExpertTensors, open_expert
 from mergesearch.checkpoints.compare import is_head
 from mergesearch.checkpoints.load import load_tensors
 from mergesearch.checkpoints.reader import Checkpoint
 from mergesearch.errors import CheckpointError, EvaluationError, PoolError, SpecError
-from mergesearch.merging import CandidateBuilder, make_operator
+from mergesearch.merging import make_operator
 from mergesearch.operators.base import Layout
 from mergesearch.plugins import did_you_mean, load, parse_options
 from mergesearch.pool.base import Job
 from mergesearch.pool.jobs import one_sentence
-from mergesearch.pool.live import Head, live_tensors, load_model, make_head, names_in_memory, wear
+from mergesearch.pool.live import Head, live_tensors, load_model, make_head, names_in_files, names_in_memory, wear
 from mergesearch.recipe import Recipe
 from mergesearch.scorers import SCORERS
-from mergesearch.scorers.base import Scorer, ScorerContext
+from mergesearch.scorers.base import AnyScorer, BuildScorer, Built, ScorerContext
+from mergesearch.space import Settings
 from mergesearch.types import Failed, Outcome, Score, Scored, Split, Timing
 
 
 @dataclass(frozen=True)
 class ObjectiveSetup:
     """An objective as a worker sees it: `metric` of `scorer` on `data` (its options), wearing `head`'s head (None:
-    the base's own)."""
+    the base's own), of the merged model or of the one that is rebuilt for the expert `rebuild`."""
 
     name: str
     scorer: str
     data: Mapping[str, object]
     metric: str
     head: str | None = None
+    rebuild: str | None = None
 
 
 @dataclass(frozen=True)
@@ -78,17 +84,18 @@ class MergeWorker:
             scorer.check()  # before the models, which take longer
         device = _device(setup.device)
         base = Checkpoint.open(setup.base)
-        experts = {name: Checkpoint.open(setup.experts[name]) for name in setup.layout.experts}
-        worn = next((o.head for o in setup.objectives if o.head is not None), None)
-        skeleton = experts[worn] if worn is not None else base
+        experts = {name: open_expert(setup.experts[name]) for name in setup.layout.experts}
+        asked = [o for o in setup.objectives if not isinstance(self._scorers[_scorer_key(o)], BuildScorer)]
+        whole = {o.head: whole_model(o.head, experts) if o.head is not None else base for o in asked}
+        skeleton = next((model for head, model in whole.items() if head is not None), base)
         merged = sorted(setup.layout.group_of)
         dtype = setup.dtype or str(base.dtype(merged[0])).removeprefix("torch.")
         self._model = load_model(skeleton.folder, skeleton.config.get("architectures") or (), device, dtype)
         self._wear_base(base)
         self._live = live_tensors(self._model, merged)
         self._base = _tensors(base, self._live)
-        self._experts = [_tensors(experts[name], self._live) for name in setup.layout.experts]
-        self._heads = {o.head: self._head(experts[o.head] if o.head else base) for o in setup.objectives}
+        self._experts = [self._expert(name, experts[name], base) for name in setup.layout.experts]
+        self._heads = {head: self._head(model) for head, model in whole.items()}
         self._builders: dict[str, CandidateBuilder] = {}
         self._last = ""
 
@@ -97,15 +104,15 @@ class MergeWorker:
         begin = built = perf_counter()
         outcome: Outcome
         try:
-            self._build(job.work)
+            builder, settings = self._build(job.work)
             built = perf_counter()
-            outcome = self._score(job.split)
+            outcome = self._score(job.split, builder, settings)
         except Exception as error:  # noqa: BLE001 - whatever a candidate raises is its own failure, not the study's
             outcome = Failed(type(error).__name__, one_sentence(error))
         return replace(outcome, timing=Timing(build=built - begin, score=perf_counter() - built))
 
-    def _build(self, recipe: object) -> None:
-        """Write the candidate into the live model."""
+    def _build(self, recipe: object) -> tuple[CandidateBuilder, Settings]:
+        """Write the candidate into the live model; returns its builder and settings."""
         if not isinstance(recipe, Recipe):
             raise EvaluationError("a merge worker builds recipes, this job holds plain values")
         layout = self._setup.layout
@@ -120,16 +127,26 @@ class MergeWorker:
         self._last = ""  # if this build fails half-way, the next must not trust what is there
         self._builders[key].build(recipe.settings)
         self._last = key
+        return self._builders[key], recipe.settings
 
-    def _score(self, split: Split) -> Scored | Failed:
+    def _score(self, split: Split, builder: CandidateBuilder, settings: Settings) -> Scored | Failed:
         given: dict[str, Mapping[str, NDArray[np.float32]]] = {}
+        stands: str | None = None  # whose model is live: the merged one comes first
+        for objective in sorted(self._setup.objectives, key=lambda o: o.rebuild or ""):
+            key, scorer = _scorer_key(objective), self._scorers[_scorer_key(objective)]
+            if key in given:
+                continue
+            if isinstance(scorer, BuildScorer):
+                given[key] = scorer.score_build(Built(builder.stored_bytes(settings)))
+                continue
+            if objective.rebuild is not None and objective.rebuild != stands:
+                builder.rebuild(settings, self._setup.layout.experts.index(objective.rebuild))
+                stands = objective.rebuild
+            wear(self._model, self._heads[objective.head])
+            given[key] = scorer.score(self._model, split)
         scores, metrics, examples = {}, {}, {}
         for objective in self._setup.objectives:
-            key = _scorer_key(objective)
-            if key not in given:
-                wear(self._model, self._heads[objective.head])
-                given[key] = self._scorers[key].score(self._model, split)
-            values = given[key]
+            values = given[_scorer_key(objective)]
             for metric in (objective.metric, *values):
                 if not np.isfinite(values[metric]).all():
                     return Failed(
@@ -149,6 +166,12 @@ class MergeWorker:
             if tuple(state[place].shape) == tuple(base.shape(name)):
                 state[place].copy_(base.tensor(name))
 
+    def _expert(self, name: str, expert: Expert, base: Checkpoint) -> ExpertTensors:
+        """A whole model's merged tensors, or an adapter's factors on the live model's device."""
+        if not isinstance(expert, AdapterFolder):
+            return _tensors(expert, self._live)
+        return load_adapted(expert, base, f"expert {name!r}", self._live, partial(names_in_files, base))
+
     def _head(self, checkpoint: Checkpoint) -> Head:
         like = next(iter(self._live.values()))
         names = [name for name in checkpoint.names if is_head(name, self._setup.heads)]
@@ -161,6 +184,14 @@ class MergeWorker:
         return make_head(self._model, {name: tensor.to(like.dtype) for name, tensor in loaded.items()})
 
 
+def whole_model(name: str, experts: Mapping[str, Expert]) -> Checkpoint:
+    """The expert whose head is worn. Raises SpecError for an adapter, which has none."""
+    expert = experts[name]
+    if isinstance(expert, AdapterFolder):
+        raise SpecError(f"expert {name!r} is a LoRA adapter, which has no head of its own: leave out 'head: {name}'")
+    return expert
+
+
 def mean_score(values: NDArray[np.float32]) -> Score:
     """Mean of per-example values (n,) with its standard error, std / sqrt(n); for accuracy that is sqrt(p(1-p)/n)."""
     exact = values.astype(np.float64)
@@ -169,12 +200,13 @@ def mean_score(values: NDArray[np.float32]) -> Score:
 
 def _scorer_key(objective: ObjectiveSetup) -> str:
     """Objectives that differ in their metric alone share one scorer, and one pass over the data."""
-    return json.dumps([objective.scorer, dict(objective.data), objective.head], sort_keys=True, default=str)
+    what = [objective.scorer, dict(objective.data), objective.head, objective.rebuild]
+    return json.dumps(what, sort_keys=True, default=str)
 
 
-def _scorers(setup: WorkerSetup) -> Mapping[str, Scorer]:
+def _scorers(setup: WorkerSetup) -> Mapping[str, AnyScorer]:
     """A scorer for each key. Raises SpecError for an unknown kind, option or metric."""
-    found: dict[str, Scorer] = {}
+    found: dict[str, AnyScorer] = {}
     for objective in setup.objectives:
         kind = load("scorer", SCORERS, objective.scorer)
         options = parse_options(f"objective {objective.name!r}: data", kind.Options, objective.data)

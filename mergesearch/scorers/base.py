@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import torch
@@ -35,6 +35,13 @@ class ScorerContext:
     seed: int
 
 
+@dataclass(frozen=True)
+class Built:
+    """What is known of a candidate that stands in the live model: bytes to store beside the base."""
+
+    stored_bytes: int
+
+
 class Scorer(Protocol):
     """Per-example values of a merged model on a fixed, ordered list of examples.
 
@@ -64,3 +71,24 @@ class Scorer(Protocol):
         kept. Values may be NaN or infinite: the worker records the candidate as failed then.
         """
         ...
+
+
+@runtime_checkable
+class BuildScorer(Protocol):
+    """A value of how a candidate is built or stored, not of what it answers. It reads no data."""
+
+    Options: ClassVar[type[PluginOptions]]
+    METRICS: ClassVar[Mapping[str, Metric]]  # the first is the default
+
+    def __init__(self, options: PluginOptions, context: ScorerContext) -> None: ...
+
+    def check(self) -> None:
+        """As `Scorer.check`."""
+        ...
+
+    def score_build(self, built: Built) -> Mapping[str, NDArray[np.float32]]:
+        """Every metric's one value, float32 (1,), the same on every split."""
+        ...
+
+
+AnyScorer: TypeAlias = Scorer | BuildScorer

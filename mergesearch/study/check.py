@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from mergesearch.errors import EvaluationError, MergesearchError
-from mergesearch.merging import make_operator, memory_needed
+from mergesearch.memory import memory_needed
+from mergesearch.merging import make_operator
 from mergesearch.plugins import load, parse_options
 from mergesearch.pool.base import Job
 from mergesearch.scorers import SCORERS
-from mergesearch.scorers.base import Scorer, ScorerContext
+from mergesearch.scorers.base import AnyScorer, ScorerContext
 from mergesearch.study.resolve import ResolvedStudy, resolve
 from mergesearch.study.source import Source
 from mergesearch.study.spec import ObjectiveSpec, StudySpec, folder
@@ -70,12 +71,12 @@ def check_study(spec: StudySpec, source: Source) -> Checked:
     return Checked(tuple(findings), resolved)
 
 
-def make_scorer(spec: StudySpec, objective: ObjectiveSpec, source: Source) -> Scorer:
+def make_scorer(spec: StudySpec, objective: ObjectiveSpec, source: Source) -> AnyScorer:
     """The scorer of one objective, with no data opened."""
     plugin = load("scorer", SCORERS, objective.scorer)
     options = parse_options(f"objective {objective.name!r}", plugin.Options, objective.data)
     model = spec.models.base if objective.head is None else spec.models.experts[objective.head]
-    scorer: Scorer = plugin(options, ScorerContext(folder(source.root, model), source.root, spec.strategy.seed))
+    scorer: AnyScorer = plugin(options, ScorerContext(folder(source.root, model), source.root, spec.strategy.seed))
     return scorer
 
 

@@ -1,19 +1,23 @@
 """A study file and its models' headers, put together: space, layout, objectives, recipes. No weight is read."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
 
-from mergesearch.checkpoints.compare import compare
+from mergesearch.checkpoints.adapted import Renamed, targets
+from mergesearch.checkpoints.adapter import AdapterFolder, Expert, open_expert
+from mergesearch.checkpoints.compare import compare, is_head
 from mergesearch.checkpoints.groups import group_tensors
 from mergesearch.checkpoints.reader import Checkpoint
-from mergesearch.errors import CheckpointError
-from mergesearch.merging import make_operator
+from mergesearch.errors import CheckpointError, SpecError
+from mergesearch.merging import make_operator, wrong_experts
 from mergesearch.operators.base import Layout
 from mergesearch.plugins import load
-from mergesearch.pool.worker import MergeWorker, ObjectiveSetup, WorkerSetup
+from mergesearch.pool.live import names_in_files
+from mergesearch.pool.worker import MergeWorker, ObjectiveSetup, WorkerSetup, whole_model
 from mergesearch.recipe import Recipe
 from mergesearch.results import BASE, BASELINE, EXPERT, LAMBDA, UNIFORM
 from mergesearch.scorers import SCORERS
@@ -29,7 +33,7 @@ class ResolvedStudy:
     spec: StudySpec
     root: Path
     base: Checkpoint
-    experts: Mapping[str, Checkpoint]
+    experts: Mapping[str, Expert]
     layout: Layout
     space: SearchSpace
     objectives: tuple[Objective, ...]
@@ -41,7 +45,10 @@ class ResolvedStudy:
         return (BASE, *experts, UNIFORM, *(f"{LAMBDA}{value:g}" for value in self.spec.baselines.lambdas))
 
     def recipe(self, candidate: Candidate) -> Recipe:
-        """What is built for a candidate: its point decoded, or a baseline's fixed task arithmetic."""
+        """What is built for a candidate: its point decoded, or a baseline's fixed task arithmetic.
+
+        With adapters as experts that is `lora_soups`, which makes the same of their factors.
+        """
         if candidate.point is None:
             return self._baseline(candidate.origin.removeprefix(BASELINE))
         return self._recipe(self.spec.merge.operator, self.space.decode(candidate.point), self.spec.merge.options)
@@ -58,7 +65,9 @@ class ResolvedStudy:
             same = {"base": 0.0, "uniform": 1.0 / len(experts)}.get(kind)
             row = [float(value) if same is None else same] * len(experts)
         table = np.tile(row, (len(self.layout.groups), 1))
-        return self._recipe("task_arithmetic", {"coefficient": table, "scale": np.ones_like(table)}, {})
+        adapters = any(isinstance(expert, AdapterFolder) for expert in self.experts.values())
+        operator = "lora_soups" if adapters else "task_arithmetic"
+        return self._recipe(operator, {"coefficient": table, "scale": np.ones_like(table)}, {})
 
     def digests(self) -> dict[str, str]:
         """Model name -> digest of its weights, the base as 'base'."""
@@ -73,7 +82,7 @@ class ResolvedStudy:
             heads=spec.merge.heads,
             layout=self.layout,
             objectives=tuple(
-                ObjectiveSetup(o.name, o.scorer, dict(o.data), _metric(o.scorer, o.metric), o.head)
+                ObjectiveSetup(o.name, o.scorer, dict(o.data), _metric(o.scorer, o.metric), o.head, o.rebuild)
                 for o in spec.objectives
             ),
             root=self.root,
@@ -106,16 +115,35 @@ def resolve(spec: StudySpec, root: Path) -> ResolvedStudy:
 
     Raises:
         CheckpointError: a model is missing or does not fit the others, one line for each mismatch.
-        SpecError: groups, fix or tie that match nothing.
+        SpecError: groups, fix or tie that match nothing; an operator that does not merge experts of this kind.
     """
     base = Checkpoint.open(folder(root, spec.models.base))
-    experts = {name: Checkpoint.open(folder(root, path)) for name, path in spec.models.experts.items()}
-    mismatches = compare(base, experts, spec.merge.heads)
+    experts = {name: open_expert(folder(root, path)) for name, path in spec.models.experts.items()}
+    adapters = {name: isinstance(expert, AdapterFolder) for name, expert in experts.items()}
+    operator = make_operator(spec.merge.operator, spec.merge.options)
+    if fault := wrong_experts(spec.merge.operator, operator, adapters):
+        raise SpecError(fault)
+    for head in {o.head: None for o in spec.objectives if o.head is not None}:
+        whole_model(head, experts)
+    renamed = cache(partial(names_in_files, base))
+    mismatches = compare(base, experts, spec.merge.heads, renamed)
     if mismatches:
         raise CheckpointError("\n".join(mismatches))
-    grouping = group_tensors(base, spec.space.groups, spec.merge.heads)
+    among = _adapted(base, experts, spec.merge.heads, renamed)
+    grouping = group_tensors(base, spec.space.groups, spec.merge.heads, among)
     layout = Layout(tuple(experts), grouping.groups, grouping.group_of)
     return ResolvedStudy(spec, root, base, experts, layout, _space(spec, layout), objectives_of(spec))
+
+
+def _adapted(
+    base: Checkpoint, experts: Mapping[str, Expert], heads: Sequence[str], renamed: Renamed
+) -> list[str] | None:
+    """The tensors that some adapter changes, None where the experts are whole models."""
+    adapters = {name: expert for name, expert in experts.items() if isinstance(expert, AdapterFolder)}
+    if not adapters:
+        return None
+    names = {tensor for name, adapter in adapters.items() for tensor in targets(adapter, base, name, renamed)}
+    return sorted(name for name in names if not is_head(name, heads))
 
 
 def _space(spec: StudySpec, layout: Layout) -> SearchSpace:
@@ -134,7 +162,8 @@ def _space(spec: StudySpec, layout: Layout) -> SearchSpace:
         elif knob.searched and knob.name not in spec.space.held:
             top = knob.top(len(layout.experts))
             searched[knob.name] = KnobRange(knob.low, top, init, knob.per, knob.scale, knob.whole)
-    return build_space(knobs, layout.experts, layout.groups, searched, spec.space.held, spec.space.fix, spec.space.tie)
+    space = spec.space
+    return build_space(knobs, layout.experts, layout.groups, searched, space.held, space.fix, space.tie, space.start)
 
 
 def objectives_of(spec: StudySpec) -> tuple[Objective, ...]:

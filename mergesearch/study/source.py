@@ -98,6 +98,11 @@ def plugin_faults(spec: StudySpec) -> Iterable[Fault]:
         if objective.head is not None and objective.head not in spec.models.experts:
             yield Fault(("objectives", i, "head"), f"no expert is called {objective.head!r}"
                         f"{did_you_mean(objective.head, spec.models.experts)}")  # fmt: skip
+        if objective.rebuild is not None and objective.rebuild not in spec.models.experts:
+            yield Fault(("objectives", i, "rebuild"), f"no expert is called {objective.rebuild!r}"
+                        f"{did_you_mean(objective.rebuild, spec.models.experts)}")  # fmt: skip
+        if scorer.plugin is not None and hasattr(scorer.plugin, "score_build"):
+            continue  # it looks at no answers, so no head is worn
         if objective.head is None and spec.merge.heads:
             yield Fault(("objectives", i), f"objective {objective.name!r} needs 'head: <expert>', "
                         "since merge.heads keeps the heads apart")  # fmt: skip
@@ -114,11 +119,18 @@ def _operator_faults(spec: StudySpec) -> Iterable[Fault]:
     knobs = {knob.name: knob for knob in operator.KNOBS}
     for name, value in spec.space.options.items():
         if name not in knobs:
-            near = did_you_mean(name, [*knobs, "groups", "fix", "tie"])
+            near = did_you_mean(name, [*knobs, "groups", "start", "fix", "tie"])
             yield Fault(("space", name), f"operator {kind!r} has no knob {name!r}{near}")
         elif isinstance(value, dict) and (per := spec.space.searched[name].per) not in (None, *knobs[name].per.coarser):
             allowed = ", ".join(coarser.value for coarser in knobs[name].per.coarser)
             yield Fault(("space", name, "per"), f"knob {name!r} of {kind!r} varies per {allowed}, not per {per}")
+    for i, objective in enumerate(spec.objectives):
+        if not operator.COMPRESSES and (objective.rebuild is not None or objective.scorer == "stored_bytes"):
+            able = ", ".join(k for k in sorted(OPERATORS) if load("operator", OPERATORS, k).COMPRESSES)
+            what = "scorer 'stored_bytes' is one number for all candidates" if objective.rebuild is None else (
+                f"'rebuild: {objective.rebuild}' cannot be done")  # fmt: skip
+            yield Fault(("objectives", i), f"{what} of operator {kind!r}, which keeps no code of single experts; "
+                        f"those that do: {able}")  # fmt: skip
     if wrong := wrong_count(kind, operator, len(spec.models.experts)):
         yield Fault(("models", "experts"), wrong)
 

@@ -54,9 +54,11 @@ class KnobAxes(Section):
 
 
 class Space(OpenSection):
-    """The axes: layer groups, and for each knob of the operator a range (searched) or a number (held)."""
+    """The axes: layer groups, and for each knob of the operator a range (searched) or a number (held). `start`: axis
+    names or patterns that begin elsewhere than at their knob's `init`."""
 
     groups: GroupsChoice = "block"
+    start: dict[str, float] = {}
     fix: dict[str, float] = {}
     tie: tuple[tuple[str, ...], ...] = ()
 
@@ -85,15 +87,17 @@ class Space(OpenSection):
 class ObjectiveSpec(Section):
     """One number to improve: a scorer on data, one of its metrics, and whose head the model wears meanwhile.
 
-    `guide` names another metric that the strategy is told instead, such as the loss beside the accuracy.
+    `guide` names another metric that the strategy is told instead, such as the loss beside the accuracy. `rebuild`
+    names an expert: the model that a compressing operator rebuilds for it is scored, instead of the merged one.
     """
 
     name: Annotated[str, Field(pattern=NAME)]
     scorer: str
-    data: dict[str, Any]
+    data: dict[str, Any] = {}
     metric: str | None = None
     guide: str | None = None
     head: str | None = None
+    rebuild: str | None = None
     weight: Annotated[float, Field(gt=0)] = 1.0
 
 

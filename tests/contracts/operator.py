@@ -9,8 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from mergesearch.operators import OPERATORS, _chunked, _stream
+from mergesearch.operators import OPERATORS
 from mergesearch.operators.base import Layout, MergeOperator, Prepared
+from mergesearch.operators.passes import chunked as _chunked
+from mergesearch.operators.passes import stream as _stream
 from mergesearch.plugins import PluginOptions, load, parse_options
 from mergesearch.space import Per
 

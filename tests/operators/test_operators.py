@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from mergesearch.errors import EvaluationError, SpecError
 from mergesearch.merging import make_operator, merge
-from mergesearch.operators._largest import kth_largest, mark_largest
 from mergesearch.operators.base import Layout
+from mergesearch.operators.passes.largest import kth_largest, mark_largest
 
 
 def state(*values: float) -> dict[str, torch.Tensor]:
