@@ -11,6 +11,7 @@ COMMANDS = {
     "export": "mergesearch.cli.export:export",
     "score": "mergesearch.cli.score:score",
     "report": "mergesearch.cli.report:report",
+    "import": "mergesearch.cli.import_:import_",
     "list": "mergesearch.cli.list:list_plugins",
     "demo": "mergesearch.cli.demo:demo",
 }

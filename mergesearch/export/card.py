@@ -9,7 +9,7 @@ import yaml
 
 from mergesearch import __version__
 from mergesearch.export.folder import RECIPE_FILE
-from mergesearch.export.mergekit import MERGEKIT_FILE, MergekitConfig
+from mergesearch.export.mergekit import MERGEKIT_FILE, OTHER_DRAW, MergekitConfig
 from mergesearch.export.provenance import ModelSource, Provenance
 from mergesearch.results import BASE, EXPERT, LAMBDA, UNIFORM, Results
 from mergesearch.stats import Examples, paired_error
@@ -227,9 +227,8 @@ def _rebuilding(facts: CardFacts) -> str:
         "| model | folder at the time | digest of its weights |\n|---|---|---|\n" + "\n".join(models) + "\n"
     )
     if facts.mergekit.text is not None:
-        return (
-            text + f"\n`{MERGEKIT_FILE}` is the same merge for mergekit (`mergekit-yaml {MERGEKIT_FILE} NEW_FOLDER`).\n"
-        )
+        other = "" if facts.mergekit.seed is None else f" {OTHER_DRAW[0].upper()}{OTHER_DRAW[1:]}."
+        return text + f"\n`{MERGEKIT_FILE}` is the same merge for mergekit (`{facts.mergekit.command}`).{other}\n"
     return (
         text + f"\nThere is no `{MERGEKIT_FILE}`: mergekit cannot express this merge, since {facts.mergekit.why_not}.\n"
     )

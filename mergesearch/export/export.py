@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from mergesearch.checkpoints.adapter import Expert
 from mergesearch.checkpoints.reader import Checkpoint
 from mergesearch.errors import SpecError, StoreError
 from mergesearch.export.card import CARD_FILE, PICTURE_FILE, CardFacts, model_card
 from mergesearch.export.checkpoint import SHARD_BYTES, MergePlan, tied_twice, write_checkpoint
 from mergesearch.export.folder import RECIPE_FILE, new_folder
-from mergesearch.export.mergekit import MERGEKIT_FILE, MergekitConfig, MergekitModels, mergekit_config
+from mergesearch.export.mergekit import MERGEKIT_FILE, OTHER_DRAW, MergekitConfig, MergekitModels, mergekit_config
 from mergesearch.export.provenance import ModelSource, Provenance
 from mergesearch.export.select import describe_candidate
 from mergesearch.operators.base import Layout
@@ -99,6 +100,8 @@ def export_study(
         digest = folder_digest(folder)
     if mergekit.text is None:
         notes.append(f"there is no {MERGEKIT_FILE}: mergekit cannot express this merge, since {mergekit.why_not}")
+    elif mergekit.seed is not None:
+        notes.append(f"{MERGEKIT_FILE}: {OTHER_DRAW}")
     place = to.absolute()
     try:
         store.add_artifact(study.record.name, Artifact(number, KIND, str(place), digest, clock()))
@@ -161,5 +164,5 @@ def folder_digest(folder: Path) -> str:
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def _model(model: Checkpoint) -> ModelSource:
+def _model(model: Expert) -> ModelSource:
     return ModelSource(str(model.folder), model.digest)

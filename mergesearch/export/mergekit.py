@@ -1,27 +1,28 @@
 """The same merge as a configuration for mergekit, where mergekit can express it exactly.
 
-Read from the sources of mergekit 0.1.4 and 0.1.5: numbers per tensor are lists of {filter, value} (see filters.py),
-`lambda` and `t` are read per tensor too, arithmetic is done in `dtype` and rounded to `out_dtype`, and a base that is
-not among the models is added without a weight, which `linear` cannot work with. Run with mergekit 0.1.5 on a tiny Llama
-of 12 layers, every operator here gave our tensors up to rounding, but for the ties named in `_EQUAL_MAGNITUDES`.
+Read from the source of mergekit 0.1.5 and proved by running it (tests/export/test_mergekit_run.py): numbers are said
+for each tensor (mergekit_layers.py, filters.py), arithmetic is done in `dtype` and rounded to `out_dtype`, and a base
+is named wherever that is possible, since without one mergekit takes config and tokenizer from any of the models. Every
+operator gives our tensors up to rounding, but for the ties named in `_EQUAL_MAGNITUDES` and for masks that mergekit
+draws at random.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
 import yaml
-from numpy.typing import NDArray
 
-from mergesearch.export.filters import Setting, as_setting
+from mergesearch.export.mergekit_layers import body_of
+from mergesearch.export.mergekit_methods import translate
 from mergesearch.operators.base import Layout
 from mergesearch.recipe import Recipe
+from mergesearch.study.mergekit.methods import METHODS, Base
 
 MERGEKIT_FILE = "mergekit.yaml"
+OTHER_DRAW = "mergekit draws random numbers of its own, so its merge is another draw of this one, not the same tensors"
 
-# Architectures of one module that mergekit 0.1.4 describes. It guesses others from their tensor names, but not with
-# the transformers releases that this package needs, so they count as not expressible.
+# Architectures of one module that mergekit describes. It guesses others from their tensor names, but its guess of what
+# is tied and what may be missing is not compared with ours, so they count as not expressible.
 ARCHITECTURES = frozenset(
     {
         "ArceeForCausalLM",
@@ -67,14 +68,27 @@ ARCHITECTURES = frozenset(
 _EQUAL_MAGNITUDES = (
     "# At this precision many changes have equal magnitudes; of those at the threshold mergekit may keep others.\n"
 )
+_NO_BASE = (
+    "# No base_model, since mergekit would take differences from it; so config.json and tokenizer are any model's.\n"
+)
+_SELECTING = frozenset({"ties", "breadcrumbs", "breadcrumbs_ties", "sce"})
 
 
 @dataclass(frozen=True)
 class MergekitConfig:
-    """The configuration's text, or None and half a sentence that says why mergekit cannot express the merge."""
+    """The configuration's text, or None and half a sentence that says why mergekit cannot express the merge.
+
+    `seed`: where mergekit draws random numbers, the seed to give it.
+    """
 
     text: str | None
     why_not: str = ""
+    seed: int | None = None
+
+    @property
+    def command(self) -> str:
+        """What to type to run it."""
+        return _command(self.seed)
 
 
 @dataclass(frozen=True)
@@ -94,121 +108,51 @@ def mergekit_config(recipe: Recipe, layout: Layout, models: MergekitModels, head
     reason = _obstacle(recipe, layout, models, heads_apart)
     if reason:
         return MergekitConfig(None, reason)
-    writers = {"task_arithmetic": _task_arithmetic, "linear": _linear, "slerp": _slerp, "ties": _ties}
-    names: list[list[str]] = [[] for _ in layout.groups]
-    for name, group in layout.group_of.items():
-        names[group].append(name)
-    body = writers[recipe.operator](recipe, _Numbers(names), models)
+    said = translate(recipe, layout, models.sizes)
+    if isinstance(said, str):
+        return MergekitConfig(None, said)
+    dtype = next(iter(set(models.dtypes.values())))
+    folders = {name: models.experts[name] for name in recipe.experts}
+    body = body_of(said, layout, models.base, folders)
     if isinstance(body, str):
         return MergekitConfig(None, body)
-    dtype = next(iter(set(models.dtypes.values())))
-    body = {**body, "base_model": models.base, "dtype": "float32", "out_dtype": dtype}
-    comment = "# Written by mergesearch. Run: mergekit-yaml mergekit.yaml NEW_FOLDER\n"
-    if recipe.operator == "ties" and dtype != "float32":
+    body |= {"dtype": "float32", "out_dtype": dtype}
+    comment = f"# Written by mergesearch. Run: {_command(said.draw)}\n"
+    if said.draw is not None:
+        comment += f"# {OTHER_DRAW[0].upper()}{OTHER_DRAW[1:]}.\n"
+    if said.base is Base.ABSENT:
+        comment += _NO_BASE
+    if said.method.caveat:
+        comment += f"# {said.method.caveat[0].upper()}{said.method.caveat[1:]}\n"
+    if recipe.operator in _SELECTING and dtype != "float32":
         comment += _EQUAL_MAGNITUDES
-    return MergekitConfig(comment + yaml.safe_dump(body, sort_keys=False, allow_unicode=True, width=120))
+    # PyYAML writes 1e-05 as 1.0e-05, which YAML 1.1 reads as a number.
+    text = yaml.safe_dump(body, sort_keys=False, allow_unicode=True, width=120, default_flow_style=None)
+    return MergekitConfig(comment + text, seed=said.draw)
+
+
+def _command(seed: int | None) -> str:
+    return f"mergekit-yaml {MERGEKIT_FILE} NEW_FOLDER" + ("" if seed is None else f" --random-seed {seed}")
 
 
 def _obstacle(recipe: Recipe, layout: Layout, models: MergekitModels, heads_apart: bool) -> str:
+    """Why the models cannot be said, whatever the numbers; '' where they can."""
     left = sorted(models.dtypes.keys() - layout.group_of.keys())
-    if recipe.operator not in ("task_arithmetic", "linear", "slerp", "ties"):
-        return f"its merge methods are not compared with operator {recipe.operator!r}"
+    if recipe.operator not in METHODS:
+        return f"it has no operator like {recipe.operator!r}"
     if heads_apart:
         return "the heads are kept apart here, while it merges every tensor of a model"
     if models.architecture not in ARCHITECTURES:
         return f"it has no description of {models.architecture or 'a model without a named architecture'}"
     if left:
         return f"tensor {left[0]!r} is not merged here by itself, while it merges each tensor of a file"
-    if len({models.base, *models.experts.values()}) <= len(models.experts):
+    folders = (models.base, *models.experts.values())
+    if len(set(folders)) < len(folders):
         return "two of the models are the same folder, which it takes for one"
-    if any("+" in path for path in (models.base, *models.experts.values())):
-        return "it takes the '+' in a model's path for the name of an adapter"
+    for mark, meaning in (("+", "an adapter"), ("@", "a revision")):
+        if any(mark in path for path in folders):
+            return f"it takes the {mark!r} in a model's path for the name of {meaning}"
     dtypes = sorted(set(models.dtypes.values()))
     if len(dtypes) != 1 or dtypes[0] not in ("float32", "bfloat16", "float16"):
         return f"it writes one floating dtype, the base has {', '.join(dtypes)}"
     return ""
-
-
-@dataclass(frozen=True)
-class _Numbers:
-    """Tensor names of each group, to say one number per group in mergekit's form."""
-
-    names: Sequence[Sequence[str]]
-
-    def __call__(self, values: NDArray[np.float64]) -> Setting:
-        """Setting of values (G,), one per group; groups without tensors are left out."""
-        kept = [(group, float(v)) for group, v in zip(self.names, values, strict=True) if group]
-        return as_setting([group for group, _ in kept], [v for _, v in kept])
-
-
-def _entries(
-    recipe: Recipe, numbers: _Numbers, models: MergekitModels, knobs: Mapping[str, str]
-) -> list[dict[str, Any]]:
-    """One entry per expert; `knobs` maps mergekit's parameter to our knob."""
-    entries = []
-    for k, expert in enumerate(recipe.experts):
-        parameters = {theirs: numbers(recipe.settings[ours][:, k]) for theirs, ours in knobs.items()}
-        entries.append({"model": models.experts[expert], "parameters": parameters})
-    return entries
-
-
-def _task_arithmetic(recipe: Recipe, numbers: _Numbers, models: MergekitModels) -> dict[str, Any]:
-    return {
-        "merge_method": "task_arithmetic",
-        "models": _entries(recipe, numbers, models, {"weight": "coefficient"}),
-        "parameters": {
-            "normalize": bool(recipe.options.get("normalize", False)),
-            "lambda": numbers(recipe.settings["scale"][:, 0]),
-        },
-    }
-
-
-def _linear(recipe: Recipe, numbers: _Numbers, models: MergekitModels) -> dict[str, Any]:
-    weight = numbers(recipe.settings["base_weight"][:, 0])
-    return {
-        "merge_method": "linear",
-        "models": [
-            {"model": models.base, "parameters": {"weight": weight}},
-            *_entries(recipe, numbers, models, {"weight": "coefficient"}),
-        ],
-        "parameters": {"normalize": bool(recipe.options.get("normalize", True))},
-    }
-
-
-def _slerp(recipe: Recipe, numbers: _Numbers, models: MergekitModels) -> dict[str, Any]:
-    expert = models.experts[recipe.experts[0]]
-    return {
-        "merge_method": "slerp",
-        "models": [{"model": models.base}, {"model": expert}],
-        "parameters": {"t": numbers(recipe.settings["t"][:, 0])},
-    }
-
-
-def _ties(recipe: Recipe, numbers: _Numbers, models: MergekitModels) -> dict[str, Any] | str:
-    if recipe.options.get("scope", "tensor") != "tensor":
-        return "it trims each tensor by itself, this merge takes one threshold over the whole model"
-    entries = _entries(recipe, numbers, models, {"weight": "coefficient"})
-    for k, entry in enumerate(entries):
-        entry["parameters"]["density"] = _densities(numbers.names, recipe.settings["density"][:, k], models.sizes)
-    return {
-        "merge_method": "ties",
-        "models": entries,
-        "parameters": {
-            "normalize": bool(recipe.options.get("normalize", True)),
-            "lambda": numbers(recipe.settings["scale"][:, 0]),
-        },
-    }
-
-
-def _densities(groups: Sequence[Sequence[str]], values: NDArray[np.float64], sizes: Mapping[str, int]) -> Setting:
-    """Densities of one expert. mergekit keeps int(density * N) entries of a tensor and refuses 0, we keep 1."""
-    names: list[Sequence[str]] = []
-    densities: list[float] = []
-    for group, value in zip(groups, values, strict=True):
-        tiny = [name for name in group if int(value * sizes[name]) == 0]
-        rest = [name for name in group if name not in tiny]
-        for part, density in ((rest, float(value)), *(([name], 1.5 / sizes[name]) for name in tiny)):
-            if part:
-                names.append(part)
-                densities.append(density)
-    return as_setting(names, densities)

@@ -6,8 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import yaml
-from mergekit_reading import merged_by
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
@@ -125,20 +123,6 @@ def test_tokenizer_and_generation_files_come_along(tmp_path: Path) -> None:
     for name in ("tokenizer_config.json", "generation_config.json"):
         assert (folder / name).read_bytes() == (base / name).read_bytes()
     assert json.loads((folder / "config.json").read_text()) == json.loads((base / "config.json").read_text())
-
-
-@pytest.mark.parametrize("operator", ["task_arithmetic", "ties"])
-def test_mergekits_configuration_of_a_llama_is_the_exported_merge(tmp_path: Path, operator: str) -> None:
-    """Read as mergekit reads it, on the checkpoints themselves, mergekit.yaml gives the exported tensors."""
-    base = make_llama(tmp_path / "base", 0)
-    experts = {name: make_llama(tmp_path / name, i) for i, name in enumerate("ab", 1)}
-    plan = plan_of(base, experts, operator)
-    text = plan_mergekit(plan).text
-    assert text is not None
-    body = yaml.safe_load(text)
-    models = {str(path): tensors_of(path) for path in (base, *experts.values())}
-    for name, tensor in build(plan).items():
-        torch.testing.assert_close(merged_by(body, models, name), tensor, atol=1e-6, rtol=1e-5)
 
 
 def test_a_tied_tensor_that_was_stored_twice_stays_one(tmp_path: Path) -> None:
