@@ -49,7 +49,7 @@ format: $(VENV)/installed-dev  ## format the code
 	$(BIN)/ruff format .
 
 bench: $(VENV)/installed-bench  ## run the benchmarks; tables on the screen, JSON in benchmarks/results/
-	$(BIN)/python benchmarks/build.py --json benchmarks/results/build.json
+	$(BIN)/python benchmarks/operators.py --json benchmarks/results/operators.json
 	$(BIN)/python benchmarks/controller.py --json benchmarks/results/controller.json
 
 clean:  ## remove the environment and everything made
