@@ -8,15 +8,15 @@ RANK = 16
 """Of the adapters."""
 
 
-def make_models(folder: Path, experts: int) -> list[Path]:
-    """Write base and experts as transformers folders; returns their paths, the base first.
+def make_models(folder: Path, experts: int, layers: int = 30) -> list[Path]:
+    """Write base and experts as transformers folders; returns their paths, the base first. 30 layers are 135M weights.
 
     Changes are normal with a standard deviation of 2e-3, a tenth of the base's.
     """
     from transformers import LlamaConfig, LlamaForCausalLM
 
     config = LlamaConfig(
-        hidden_size=576, intermediate_size=1536, num_hidden_layers=30, num_attention_heads=9, num_key_value_heads=3,
+        hidden_size=576, intermediate_size=1536, num_hidden_layers=layers, num_attention_heads=9, num_key_value_heads=3,
         vocab_size=49152, tie_word_embeddings=True, max_position_embeddings=2048, dtype="bfloat16",
     )  # fmt: skip
     torch.manual_seed(0)

@@ -121,20 +121,23 @@ def measure_operator(kind: str, models: Any, arguments: argparse.Namespace, kit:
         return timed(lambda: prepared.apply(settings, names, live))
 
     seconds["first"] = [apply(False)]
-    apply(True)
+    slow = seconds["first"][0] > 10  # everything anew for each candidate: one of each is enough
+    if not slow:
+        apply(True)
     nbytes = 2 * sum(t.numel() * t.element_size() for t in named.values()) + bytes_read(prepared, experts, named)
     copies = copier(named, live, nbytes)
     copies()
     begun = time.perf_counter()
     for repeat in range(arguments.repeats):
-        if repeat and time.perf_counter() - begun > arguments.patience:
+        if repeat and (slow or time.perf_counter() - begun > arguments.patience):
             break
         seconds.setdefault("copies", []).append(timed(copies))
-        apply(False)  # back from all knobs: structure made anew here is not a change of coefficients
+        if not slow:
+            apply(False)  # back from all knobs: structure made anew here is not a change of coefficients
         seconds.setdefault("coefficients", []).append(apply(False))
         seconds.setdefault("copies", []).append(timed(copies))
         seconds.setdefault("all knobs", []).append(apply(True))
-    others = [settings_of(operator, layout, rng, every) for every in (False, True)]
+    others = [settings_of(operator, layout, rng, every) for every in ((True,) if slow else (False, True))]
     peak = max(peak_growth(lambda s=s: prepared.apply(s, names, live)) for s in others)
     if kit is not None and kind in METHODS:
         seconds["mergekit"] = [float(kit.seconds(kind) or 0.0) for _ in range(arguments.mergekit_repeats)]
@@ -169,6 +172,7 @@ def main() -> None:
     parser.add_argument("--experts", type=int, default=3)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--patience", type=float, default=60.0, help="seconds after which no repetition is begun")
+    parser.add_argument("--layers", type=int, default=30, help="fewer, for operators that factorise every matrix")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--groups", default="block")
     parser.add_argument("--only", default="", help="kinds, separated by commas")
@@ -185,10 +189,10 @@ def main() -> None:
     rows: dict[str, Any] = {}
     about = {
         "torch": torch.__version__, "threads": arguments.threads, "machine": platform.machine(),
-        "experts": arguments.experts, "not measured": sorted(skipped),
+        "experts": arguments.experts, "layers": arguments.layers, "not measured": sorted(skipped),
     }  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
-        paths = make_models(Path(folder), arguments.experts)
+        paths = make_models(Path(folder), arguments.experts, arguments.layers)
         base, *experts = load_models(paths)
         models = (base, experts, make_adapters(base, arguments.experts), arguments.groups)
         kit = None if arguments.skip_mergekit else Mergekit(arguments.mergekit_python, paths, arguments.threads)

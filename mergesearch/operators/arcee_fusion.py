@@ -7,16 +7,17 @@ quartiles taken over the tensor, c the `threshold` (1.5 in mergekit). θ = a + m
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import ClassVar, final
+from typing import Any, ClassVar, final
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from mergesearch.errors import SpecError
 from mergesearch.operators.base import Checked, Layout, MergeOperator, Source, Tensors
 from mergesearch.operators.passes.chunked import CHUNK
 from mergesearch.operators.passes.ranks import Ranked
-from mergesearch.operators.passes.stream import Stream
+from mergesearch.operators.passes.stream import Stream, offsets
 from mergesearch.plugins import PluginOptions
 from mergesearch.space import Knob, Per, Settings
 
@@ -83,23 +84,39 @@ class Fused:
     def apply(self, settings: Settings, names: Sequence[str], into: Tensors) -> None:
         """See `Prepared.apply`."""
         rows = [self._layout.group_of[name] for name in names]
-        for name, row in zip(names, rows, strict=True):
-            self._choose(name, float(settings["threshold"][row, 0]))
+        self._choose({name: float(settings["threshold"][row, 0]) for name, row in zip(names, rows, strict=True)})
         self._stream.masked_sum(names, settings["scale"][rows, :1], self._masks, into)
 
-    def _choose(self, name: str, threshold: float) -> None:
-        """Mark what is kept, unless that is known."""
-        if name not in self._quartiles or self._thresholds.get(name) == threshold:
-            return
-        self._thresholds.pop(name, None)
-        if name not in self._masks:
-            like = self._stream.flat(0, name)
-            self._masks[name] = torch.zeros((1, like.numel()), dtype=torch.uint8, device=like.device)
-        first, median, third = self._quartiles[name]
-        least = float(np.float32(median + threshold * (third - first)))
-        for part, importance in self._importance(name):
-            self._masks[name][0, part] = importance >= least
-        self._thresholds[name] = threshold
+    def _choose(self, thresholds: Mapping[str, float]) -> None:
+        """Mark what is kept in each tensor at its threshold, unless that is known."""
+        stream = self._stream
+        names = [n for n, c in thresholds.items() if n in self._quartiles and self._thresholds.get(n) != c]
+        bases, least = [stream.flat(0, name) for name in names], np.zeros(len(names), np.float32)
+        for i, name in enumerate(names):
+            self._thresholds.pop(name, None)
+            if name not in self._masks:
+                self._masks[name] = torch.zeros((1, bases[i].numel()), dtype=torch.uint8, device=bases[i].device)
+            first, median, third = self._quartiles[name]
+            least[i] = median + thresholds[name] * (third - first)
+
+        def torch_pass(i: int) -> None:
+            for part, importance in self._importance(names[i]):
+                self._masks[names[i]][0, part] = importance >= float(least[i])
+
+        def compiled_pass(rows: list[int], sample: NDArray[Any]) -> None:
+            from mergesearch.operators.passes import compiled_marks
+
+            chosen, mark = [names[i] for i in rows], compiled_marks.mark_products
+            address = stream.addresses(chosen, [self._masks[n] for n in chosen])
+            offset = offsets([bases[i] for i in rows])
+            factors = np.array([self._divergence[n].data_ptr() for n in chosen], dtype=np.int64)
+            length, bound = np.array([self._length[n] for n in chosen], dtype=np.int64), least[rows]
+            wide, byte = np.zeros(0, np.float32), np.zeros(0, np.uint8)
+            models = address, factors, length, bound, offset
+            stream.split(offset, lambda a, b: mark(*models, a, b, sample, wide, byte))
+
+        stream.run(bases, torch_pass, compiled_pass)
+        self._thresholds.update((name, thresholds[name]) for name in names)
 
     def _quartiles_of(self, name: str) -> tuple[float, float, float]:
         last = self._stream.flat(0, name).numel() - 1

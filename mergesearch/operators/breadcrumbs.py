@@ -69,7 +69,7 @@ class Breadcrumbs(MergeOperator):
 
 @final
 class BreadcrumbsTies(MergeOperator):
-    """MergeOperator; see `operators/base.py` for the contract."""
+    """Breadcrumbs, then a sign elected per entry, as `ties` does: for many experts that pull in opposite directions."""
 
     Options: ClassVar[type[PluginOptions]] = Options
     SOURCE: ClassVar[Source] = _SOURCE
@@ -109,7 +109,7 @@ class Crumbs:
         if self._elects:
             if normalize and (weights < 0).any():
                 raise EvaluationError("breadcrumbs_ties: with normalize: true, coefficients must be at least 0")
-            self._stream.elect(names, weights, scale, {}, into, normalize=normalize, windows=windows)
+            self._stream.elect(names, weights, scale, into, normalize=normalize, windows=windows)
             return
         total = weights.sum(axis=1, keepdims=True) if normalize else np.ones((len(names), 1))
         weights = weights / np.where(np.abs(total) < 1e-8, 1.0, total) * scale[:, None]

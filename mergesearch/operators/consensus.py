@@ -7,19 +7,21 @@ stay the same while coefficients are searched. Expert k is rebuilt as base + mas
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, TypeAlias, final
 
+import numpy as np
 import torch
 
 from mergesearch.operators.base import Checked, Layout, MergeOperator, Source, Tensors
-from mergesearch.operators.passes.chunked import chunks, wide
+from mergesearch.operators.passes.marks import changes, mark_agreed, uses
+from mergesearch.operators.passes.packing import mask_bytes
 from mergesearch.operators.passes.stream import Stream
 from mergesearch.plugins import PluginOptions
 from mergesearch.space import Knob, Per, Settings
 
 Key: TypeAlias = tuple[float, ...]
-"""A threshold for each expert, then the agreement."""
+"""A threshold for each expert, then, for a consensus, the agreement."""
 
 
 class Options(PluginOptions):
@@ -54,7 +56,8 @@ class Consensus(MergeOperator):
         assert isinstance(options, Options)
 
     def extra_bytes(self, shapes: Mapping[str, tuple[int, ...]], experts: int) -> int:
-        return sum(math.prod(shape) for shape in shapes.values()) * -(-experts // 8)
+        del experts
+        return sum(math.prod(shape) for shape in shapes.values())
 
     def prepare(self, base: Tensors, experts: Sequence[Tensors], layout: Layout) -> "Localized":
         return Localized(Stream([base, *experts], list(layout.group_of)), layout)
@@ -66,64 +69,60 @@ class Localized:
 
     def __init__(self, stream: Stream, layout: Layout) -> None:
         self._stream, self._layout = stream, layout
-        self._masks: dict[str, torch.Tensor] = {}
+        self._masks: dict[str, torch.Tensor] = {}  # uint8 (N,): 255 where enough experts use an entry
         self._keys: dict[str, Key] = {}
+        self._sizes: dict[str, tuple[Key, int]] = {}  # of the masks of all experts, at their thresholds
 
     def apply(self, settings: Settings, names: Sequence[str], into: Tensors) -> None:
         """See `Prepared.apply`."""
         rows = [self._layout.group_of[name] for name in names]
-        for name, row in zip(names, rows, strict=True):
-            self._agree(name, (*settings["threshold"][row].tolist(), float(settings["agreement"][row, 0])))
+        self._agree(names, settings)
         weights = settings["coefficient"][rows] * settings["scale"][rows, :1]
-        self._stream.masked_sum(names, weights, self._masks, into)
+        planes = -(-len(self._layout.experts) // 8)
+        masks = {name: self._masks[name].expand(planes, -1) for name in names}  # all experts share one
+        self._stream.masked_sum(names, weights, masks, into)
 
     def rebuild(self, settings: Settings, expert: int, names: Sequence[str], into: Tensors) -> None:
         """See `Compressed.rebuild`; of the settings the expert's `threshold` counts."""
         for name in names:
             threshold = float(settings["threshold"][self._layout.group_of[name], expert])
             base, out = self._stream.flat(0, name), self._stream.out(name, into)
-            for part, deltas, total in self._chunks(name):
-                change = total.masked_fill(~_uses(deltas[expert], total, threshold), 0)
+            for part, deltas, total in changes(self._stream, name):
+                change = total.masked_fill(~uses(deltas[expert], total, threshold), 0)
                 out[part].copy_(change.add_(base[part].to(change.dtype)))
             self._stream.copy_back([name], [out], into)
 
     def stored_bytes(self, settings: Settings) -> int:
-        """The summed change in the base's dtype and a bit per entry and expert."""
-        del settings
-        flats = [self._stream.flat(0, name) for name in self._stream.names]
-        return sum(f.numel() * f.element_size() + -(-f.numel() * len(self._layout.experts) // 8) for f in flats)
+        """The summed change in the base's dtype and a coded mask for each expert at its threshold."""
+        total = 0
+        for name in self._stream.names:
+            base = self._stream.flat(0, name)
+            thresholds = tuple(settings["threshold"][self._layout.group_of[name]].tolist())
+            if self._sizes.get(name, ((), 0))[0] != thresholds:
+                kept = [0] * len(thresholds)
+                for _, deltas, summed in changes(self._stream, name):
+                    used = [uses(delta, summed, t) for delta, t in zip(deltas, thresholds, strict=True)]
+                    kept = [n + int(mask.sum()) for n, mask in zip(kept, used, strict=True)]
+                self._sizes[name] = (thresholds, sum(mask_bytes(n, base.numel()) for n in kept))
+            total += base.numel() * base.element_size() + self._sizes[name][1]
+        return total
 
     def consensus_mask(self, name: str) -> torch.Tensor:
         """Where the last candidate kept a tensor's entries: bool (N,)."""
-        return self._masks[name][0] != 0
+        return self._masks[name] != 0
 
-    def _agree(self, name: str, key: Key) -> None:
-        if self._keys.get(name) == key:
-            return
-        self._keys.pop(name, None)
-        base = self._stream.flat(0, name)
-        *thresholds, agreement = key
-        if name not in self._masks:
-            planes = -(-len(self._layout.experts) // 8)
-            self._masks[name] = torch.zeros((planes, base.numel()), dtype=torch.uint8, device=base.device)
-        for part, deltas, total in self._chunks(name):
-            count = torch.zeros(total.shape, dtype=torch.int32, device=base.device)
-            for delta, threshold in zip(deltas, thresholds, strict=True):
-                count += _uses(delta, total, threshold)
-            self._masks[name][:, part] = (count >= agreement).to(torch.uint8) * 255
-        self._keys[name] = key
-
-    def _chunks(self, name: str) -> Iterator[tuple[slice, list[torch.Tensor], torch.Tensor]]:
-        """For each chunk: its slice, the experts' changes and their sum, in the dtype to compute in."""
-        base = self._stream.flat(0, name)
-        dtype = wide(base.dtype)
-        for part in chunks(base.numel(), base.device):
-            centre = base[part].to(dtype)
-            flats = [self._stream.flat(1 + k, name) for k in range(len(self._layout.experts))]
-            deltas = [flat[part].to(dtype) - centre for flat in flats]
-            yield part, deltas, torch.stack(deltas).sum(dim=0)
-
-
-def _uses(delta: torch.Tensor, total: torch.Tensor, threshold: float) -> torch.Tensor:
-    """Where an expert's change exceeds `threshold` times the sum of the others'."""
-    return delta.abs() > (total - delta).abs_() * threshold
+    def _agree(self, names: Sequence[str], settings: Settings) -> None:
+        """Make the masks of these tensors anew where thresholds or the agreement are not those they were made at."""
+        keys: dict[str, Key] = {}
+        for name in names:
+            row = self._layout.group_of[name]
+            key = (*settings["threshold"][row].tolist(), float(settings["agreement"][row, 0]))
+            if self._keys.get(name) != key:
+                self._keys.pop(name, None)
+                keys[name] = key
+                if name not in self._masks:
+                    self._masks[name] = torch.zeros_like(self._stream.flat(0, name), dtype=torch.uint8)
+        if keys:
+            table = np.array(list(keys.values()))
+            mark_agreed(self._stream, list(keys), table[:, :-1], table[:, -1], self._masks)
+            self._keys.update(keys)

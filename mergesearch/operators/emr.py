@@ -17,6 +17,7 @@ from mergesearch.errors import EvaluationError
 from mergesearch.operators.base import Checked, Layout, MergeOperator, Source, Tensors
 from mergesearch.operators.passes.chunked import chunks, wide
 from mergesearch.operators.passes.largest import set_bit
+from mergesearch.operators.passes.packing import mask_bytes
 from mergesearch.operators.passes.stream import Stream
 from mergesearch.plugins import PluginOptions
 from mergesearch.space import Knob, Per, Settings
@@ -61,6 +62,7 @@ class Unified:
         self._stream, self._layout = stream, layout
         self._masks = {name: self._chosen(name) for name in stream.names}
         self._rescalers: tuple[float, ...] | None = None
+        self._stored: int | None = None
 
     def apply(self, settings: Settings, names: Sequence[str], into: Tensors) -> None:
         """See `Prepared.apply`."""
@@ -87,13 +89,16 @@ class Unified:
             self._stream.copy_back([name], [out], into)
 
     def stored_bytes(self, settings: Settings) -> int:
-        """The unified change in the base's dtype, a bit per entry and a rescaler (float32) for each expert."""
+        """The unified change in the base's dtype, a coded mask and a rescaler (float32) for each expert."""
         del settings
-        experts, total = len(self._layout.experts), 0
-        for name in self._stream.names:
-            base = self._stream.flat(0, name)
-            total += base.numel() * base.element_size() + -(-base.numel() * experts // 8)
-        return total + 4 * experts
+        if self._stored is None:
+            self._stored = 4 * len(self._layout.experts)
+            for name in self._stream.names:
+                base, kept = self._stream.flat(0, name), [0] * len(self._layout.experts)
+                for _, deltas, unified in self._unified(name):
+                    kept = [n + int((delta * unified > 0).sum()) for n, delta in zip(kept, deltas, strict=True)]
+                self._stored += base.numel() * base.element_size() + sum(mask_bytes(n, base.numel()) for n in kept)
+        return self._stored
 
     def rescalers(self) -> tuple[float, ...]:
         """ρ_k for each expert; infinite or NaN for one that agrees nowhere."""

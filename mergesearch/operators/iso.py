@@ -63,7 +63,7 @@ class IsoC(MergeOperator):
 
 @final
 class IsoCts(MergeOperator):
-    """MergeOperator; see `operators/base.py` for the contract."""
+    """Iso-CTS: isotropic merging that keeps directions of single tasks beside common ones. For many unlike experts."""
 
     Options: ClassVar[type[PluginOptions]] = Options
     SOURCE: ClassVar[Source] = Source("Isotropic merging, Iso-CTS", "arXiv:2502.04959", Checked.GOLDEN, _RANK)

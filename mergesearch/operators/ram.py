@@ -63,7 +63,7 @@ class Ram(MergeOperator):
 
 @final
 class RamPlus(MergeOperator):
-    """MergeOperator; see `operators/base.py` for the contract."""
+    """RAM+: RAM that enlarges what one expert alone changes. For experts trained by RL that share part of it."""
 
     Options: ClassVar[type[PluginOptions]] = PlusOptions
     SOURCE: ClassVar[Source] = Source(
@@ -128,7 +128,7 @@ class Active:
         for k, epsilon in enumerate(epsilons):
             mark_above(self._stream, name, k, epsilon, self._masks[name])
         if self._scope is not None:
-            self._counts[name] = count_marks(self._masks[name], experts)
+            self._counts[name] = count_marks(self._stream, self._masks[name], experts)
         self._epsilons[name] = epsilons
 
     def _ratios(self, names: Sequence[str]) -> NDArray[np.float64]:

@@ -91,7 +91,7 @@ class Selected:
         spreads = self._options.mask_applies_to == "deltas_and_weights"
         rule = Rule(floor=_FLOOR if self._options.reference_floors else 0.0, spreads=spreads)
         self._stream.elect(
-            names, weights, settings["scale"][rows, 0], {}, into,
+            names, weights, settings["scale"][rows, 0], into,
             votes=np.ones_like(weights), windows=windows if spreads else {}, rule=rule,
         )  # fmt: skip
 

@@ -82,11 +82,11 @@ class Trimmed:
         weights, scale = coefficient[rows], settings["scale"][rows, 0]
         if options.scope == "tensor":
             windows = largest(self._stream, self._trim, names, settings["density"][rows])
-            self._stream.elect(names, weights, scale, {}, into, normalize=options.normalize, windows=windows)
+            self._stream.elect(names, weights, scale, into, normalize=options.normalize, windows=windows)
             return
         window, zero_is_positive = self._trim_globally(settings["density"])
         self._stream.elect(
-            names, weights, scale, {}, into,
+            names, weights, scale, into,
             normalize=options.normalize,
             votes=np.ones_like(weights),
             windows=dict.fromkeys(names, window),

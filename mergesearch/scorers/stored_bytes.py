@@ -1,7 +1,8 @@
 """How much a candidate takes to store beside the base: an objective for operators that compress, to trade for scores.
 
-A merge that can rebuild every expert (EMR, consensus masks, BitDelta, T-Switch, RMM) counts what it keeps for that; any
-other candidate counts as one model of its own. There is nothing to sample: one number, without a standard error.
+A merge that can rebuild every expert (EMR, consensus masks, BitDelta, T-Switch, RMM) counts what it keeps for that,
+masks by the entropy of their share of ones (`operators/passes/packing.py`); any other counts as one model of its own.
+There is nothing to sample: one number, without a standard error.
 """
 
 from collections.abc import Mapping

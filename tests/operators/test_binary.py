@@ -13,6 +13,7 @@ from mergesearch.operators import t_switch
 from mergesearch.operators.base import Compressed, Layout
 from mergesearch.operators.passes import chunked as _chunked
 from mergesearch.operators.passes import stream as _stream
+from mergesearch.operators.passes.packing import mask_bytes
 
 KINDS = ["bitdelta", "t_switch"]
 
@@ -112,14 +113,28 @@ def test_coefficients_of_zero_give_the_base_and_order_does_not_matter(kind: str)
     assert all(torch.allclose(one[name], two[name], rtol=0, atol=1e-7) for name in base)
 
 
-def test_stored_bytes_count_bits_scalars_and_the_rest_in_full() -> None:
-    """One or two bits per weight and expert, four bytes per matrix and expert, everything else as it is."""
+def test_stored_bytes_count_codes_scalars_and_the_rest_in_full() -> None:
+    """Signs a bit each, masks by their entropy, four bytes per matrix and expert, everything else as it is."""
     for dtype, size in ((torch.float32, 4), (torch.bfloat16, 2)):
         base, experts = models(0, 3, dtype)
         rest = (6 + 20) * size
-        for kind, packed in (("bitdelta", math.ceil(143 / 8)), ("t_switch", math.ceil(143 / 4))):
-            operator, layout, codes = prepared(kind, base, experts)
-            assert codes.stored_bytes(settings_of(operator, layout, {})) == 3 * (packed + 4 + rest)
+        operator, layout, codes = prepared("bitdelta", base, experts)
+        assert codes.stored_bytes(settings_of(operator, layout, {})) == 3 * (math.ceil(143 / 8) + 4 + rest)
+        operator, layout, codes = prepared("t_switch", base, experts)
+        for density in (0.5, 0.1):
+            kept = int(density * 143)
+            coded = mask_bytes(kept, 143) + math.ceil(kept / 8)
+            assert codes.stored_bytes(settings_of(operator, layout, {"density": density})) == 3 * (coded + 4 + rest)
+
+
+@given(entries=st.integers(1, 4000), data=st.data())
+def test_a_mask_takes_at_most_a_bit_per_entry_and_nothing_if_all_are_alike(entries: int, data: st.DataObject) -> None:
+    """Its size is that of its complement, and as many bytes as are needed to tell all such masks apart, or more."""
+    kept = data.draw(st.integers(0, entries))
+    size = mask_bytes(kept, entries)
+    assert size == mask_bytes(entries - kept, entries) <= -(-entries // 8)
+    assert (size == 0) == (kept in (0, entries))
+    assert 8 * size >= math.log2(math.comb(entries, kept)) - 1e-6
 
 
 @given(seed=st.integers(0, 99), multiplier=st.floats(0.5, 1.5))

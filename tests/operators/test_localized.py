@@ -93,8 +93,11 @@ def test_a_mask_rebuilds_an_expert_that_shares_nothing() -> None:
     assert torch.equal(rebuilt(model, 1, base, threshold=0.4), b)
 
 
-def test_stored_bytes_count_one_change_and_a_bit_per_expert() -> None:
-    """A float32 tensor of 1,000 entries and 3 experts: 4,000 bytes, 375 of masks, 12 of rescalers (EMR)."""
-    experts = [torch.full((1000,), float(k)) for k in (1, 2, 3)]
-    assert prepared("consensus", torch.zeros(1000), experts).stored_bytes({}) == 4375
-    assert prepared("emr", torch.zeros(1000), experts).stored_bytes({}) == 4387
+def test_stored_bytes_count_one_change_and_a_mask_per_expert() -> None:
+    """A float32 tensor of 1,000 entries: 4,000 bytes, and masks by their entropy; EMR's rescalers beside them."""
+    ones, half = torch.ones(1000), torch.cat([torch.ones(500), -torch.ones(500)])
+    assert prepared("emr", torch.zeros(1000), [ones, ones, half]).stored_bytes({}) == 4000 + 125 + 12
+    first, second = torch.cat([ones[:500], 0 * ones[:500]]), torch.cat([0 * ones[:500], ones[:500]])
+    tables = {"threshold": np.full((1, 2), 0.5)}
+    assert prepared("consensus", torch.zeros(1000), [first, second]).stored_bytes(tables) == 4000 + 2 * 125
+    assert prepared("consensus", torch.zeros(1000), [ones, ones]).stored_bytes(tables) == 4000

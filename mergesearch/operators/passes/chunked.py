@@ -74,15 +74,13 @@ def elect(
     votes: Sequence[float],
     weights: Sequence[float],
     scale: float,
-    masks: torch.Tensor | None,
     window: Window | None,
     rule: Rule,
     out: torch.Tensor,
 ) -> None:
     """out = base + scale · Σ δ / Σ w over the experts whose kept δ = w (x - base) has the sign of Σ vote (x - base).
 
-    (N,) tensors. `masks`: uint8 (P, N), bit k % 8 of row k // 8 set where expert k's entry is kept; `window`: which
-    magnitudes are. None: all. A Σ w that is not above `rule.floor` counts as 1.
+    (N,) tensors. `window`: which magnitudes are kept, None: all. A Σ w that is not above `rule.floor` counts as 1.
     """
     dtype = wide(out.dtype)
     for part in chunks(out.numel(), out.device):
@@ -96,8 +94,6 @@ def elect(
             if weight == 0 and vote == 0:
                 continue
             delta = x[part].to(dtype, copy=True).sub_(centre)
-            if masks is not None:
-                delta.masked_fill_(masks[k // 8, part].bitwise_and(1 << (k % 8)) == 0, 0)
             if marked is not None:
                 delta.masked_fill_(~marked, 0)
             elif window is not None:
@@ -150,7 +146,7 @@ def spread_bits(base: torch.Tensor, experts: Sequence[torch.Tensor]) -> torch.Te
     for x in experts:
         distance = x.to(dtype, copy=True).sub_(centre).sub_(mean)
         total.add_(distance.mul_(distance))
-    return total.float().view(torch.int32)
+    return total.float().abs_().view(torch.int32)  # of NaN, too, the sign says nothing
 
 
 def masked_sum(
@@ -162,9 +158,10 @@ def masked_sum(
     average: bool,
     out: torch.Tensor,
 ) -> None:
-    """out = base + Σ w (x - base) over the experts that keep an entry; (N,) tensors, masks as in `elect`.
+    """out = base + Σ w (x - base) over the experts that keep an entry; (N,) tensors.
 
-    Where one expert alone keeps it, its weight is that of `alone`. `average`: the sum is divided by how many keep it.
+    `masks`: uint8 (P, N), bit k % 8 of row k // 8 set where expert k keeps an entry; None: all do. Where one expert
+    alone does, its weight is that of `alone`. `average`: the sum is divided by how many do.
     """
     dtype = wide(out.dtype)
     for part in chunks(out.numel(), out.device):

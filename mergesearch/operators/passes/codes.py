@@ -10,6 +10,7 @@ import torch
 from mergesearch.operators.algebra.spectral import for_each
 from mergesearch.operators.base import Layout, Tensors
 from mergesearch.operators.passes.chunked import chunks, wide
+from mergesearch.operators.passes.packing import mask_bytes, sign_bytes
 from mergesearch.operators.passes.sign_pass import coded_sum
 from mergesearch.operators.passes.stream import Stream, Weights
 from mergesearch.space import Settings
@@ -61,14 +62,24 @@ class Codes:
         self._stream.weighted_sum(rest, own, into, centred=False)
 
     def stored_bytes(self, settings: Settings) -> int:
-        """See `Compressed.stored_bytes`: packed codes, a scalar per matrix and expert, all other tensors in full."""
-        del settings  # how many entries are kept does not change how they are packed
-        total = 0
+        """See `Compressed.stored_bytes`: coded masks, signs, a scalar per matrix and expert, the rest in full."""
+        experts, total = len(self._layout.experts), 0
+        self._refresh(settings, [name for name in self._stream.names if name in self._matrices])
         for name in self._stream.names:
             tensor = self._stream.flat(0, name)
-            packed = math.ceil(tensor.numel() * self._bits / 8) + wide(tensor.dtype).itemsize
-            total += packed if name in self._matrices else tensor.numel() * tensor.element_size()
-        return total * len(self._layout.experts)
+            if name not in self._matrices:
+                total += experts * tensor.numel() * tensor.element_size()
+                continue
+            for k in range(experts):
+                kept = tensor.numel() if self._bits == 1 else self._active(name, k)
+                total += mask_bytes(kept, tensor.numel()) + sign_bytes(kept) + wide(tensor.dtype).itemsize
+        return total
+
+    def _active(self, name: str, expert: int) -> int:
+        """How many entries of a matrix an expert's code changes, where there are two bits."""
+        plane = self._codes[name][expert // 4]
+        bit = 1 << (2 * (expert % 4))
+        return sum(int((plane[part] & bit).count_nonzero()) for part in chunks(plane.numel(), plane.device))
 
     def bytes_read(self) -> int:
         """Bytes that the next candidate reads beside the base, if no code is made anew."""

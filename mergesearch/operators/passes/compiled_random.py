@@ -16,7 +16,8 @@ from llvmlite import ir
 from numba import carray, types
 from numba.extending import intrinsic
 
-from mergesearch.operators.passes.compiled_sums import BLOCK, _at, _load, _magnitude, _store_sum, _widen
+from mergesearch.operators.passes.compiled_sums import BLOCK, _at, _load, _magnitude, _narrow, _store_sum, _widen
+from mergesearch.operators.passes.compiled_windows import _read, _turned
 from mergesearch.operators.passes.compiling import compiled
 from mergesearch.operators.passes.counter_random import FACTORS, SEGMENT, SHIFTS
 
@@ -131,6 +132,34 @@ def _elected_unshared(balance, above, below, scale):  # type: ignore[no-untyped-
 
 
 @compiled
+def _elect_four(x0, x1, x2, x3, base, mask, w, h, scale, out):  # type: ignore[no-untyped-def]
+    """The whole election among at most four experts where bits say what they keep; weights `w`, shares `h`, four each.
+
+    For an expert that is not read the base stands in: its change is 0. A change that does not count leaves a sum as it
+    is, which has the bits of adding 0: no sum here is ever -0.
+    """
+    zero, one = np.float32(0), np.float32(1)
+    w0, w1, w2, w3, h0, h1, h2, h3 = w[0], w[1], w[2], w[3], h[0], h[1], h[2], h[3]
+    for i in range(out.size):
+        centre, m = _widen(base[i]), mask[i]
+        d0, d1 = w0 * (_widen(x0[i]) - centre), w1 * (_widen(x1[i]) - centre)
+        d2, d3 = w2 * (_widen(x2[i]) - centre), w3 * (_widen(x3[i]) - centre)
+        k0, k1, k2, k3 = (m & np.uint8(1)) != 0, (m & np.uint8(2)) != 0, (m & np.uint8(4)) != 0, (m & np.uint8(8)) != 0
+        balance = zero + d0 if k0 else zero
+        balance = balance + d1 if k1 else balance
+        balance = balance + d2 if k2 else balance
+        balance = balance + d3 if k3 else balance
+        up = balance >= zero
+        a0, a1 = k0 and _turned(d0, up) > zero, k1 and _turned(d1, up) > zero
+        a2, a3 = k2 and _turned(d2, up) > zero, k3 and _turned(d3, up) > zero
+        total, share = d0 if a0 else zero, zero + h0 if a0 else zero
+        total, share = total + d1 if a1 else total, share + h1 if a1 else share
+        total, share = total + d2 if a2 else total, share + h2 if a2 else share
+        total, share = total + d3 if a3 else total, share + h3 if a3 else share
+        out[i] = _narrow(centre + scale * (total / (share if share != zero else one)), out)
+
+
+@compiled
 def _quantised(row, unit):  # type: ignore[no-untyped-def]
     total = np.int64(0)
     for i in range(row.size):
@@ -211,8 +240,23 @@ def kept_elect(tables, weight, share, scale, span, inverse, normalize, samples):
     experts, tensors = address.shape[0] - 2, address.shape[1]
     rows = np.empty((7, BLOCK), np.float32)
     base, row = rows[0], rows[6]
+    weights, shares, models = np.zeros(4, np.float32), np.zeros(4, np.float32), np.zeros(4, np.int64)
     for t in range(tensors):
         i, stop = max(begin, offset[t]) - offset[t], min(end, offset[t + 1]) - offset[t]
+        if experts <= 4 and masks[0, t] != 0:
+            for k in range(experts):
+                models[k] = k + 1 if weight[t, k] != 0 else 0
+                weights[k], shares[k] = weight[t, k], share[t, k] if normalize else np.float32(0)
+            if i < stop:
+                x0 = _read(address, models[0], t, i, stop, samples[0])
+                x1 = _read(address, models[1], t, i, stop, samples[0])
+                x2 = _read(address, models[2], t, i, stop, samples[0])
+                x3 = _read(address, models[3], t, i, stop, samples[0])
+                centre = _read(address, 0, t, i, stop, samples[0])
+                mask = carray(_at(masks[0, t], samples[2]), stop)[i:stop]
+                out = _read(address, experts + 1, t, i, stop, samples[0])
+                _elect_four(x0, x1, x2, x3, centre, mask, weights, shares, scale[t], out)
+            continue
         while i < stop:
             n = _length(i, stop)
             _load(carray(_at(address[0, t], samples[0]), stop)[i : i + n], base)

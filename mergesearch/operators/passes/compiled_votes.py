@@ -1,42 +1,14 @@
 """The elections of `chunked.elect` as compiled loops, with the same bits; see `compiled_sums.py`.
 
-Up to eight experts are read side by side, so that nothing but the result is stored. For a missing expert the base stands
-in: its change is 0, which no sum feels. More are read one after the other. A change that does not count leaves its sum as
-it is, which has the bits of adding 0: no sum here is ever -0. Magnitudes are compared as the bits of a float32, which
-order like them.
+Up to eight experts are read side by side, so that nothing but the result is stored; more are read one after the other.
+A change that does not count leaves a sum as it is, which has the bits of adding 0: no sum here is ever -0.
 """
 
-from typing import Any
-
 import numpy as np
-from llvmlite import ir
-from numba import carray, types
-from numba.extending import intrinsic
 
-from mergesearch.operators.passes.compiled_sums import BLOCK, _at, _narrow, _widen
+from mergesearch.operators.passes.compiled_sums import BLOCK, _narrow, _widen
+from mergesearch.operators.passes.compiled_windows import OPEN, _inside, _read, _turned, inside, next_edge, spread
 from mergesearch.operators.passes.compiling import compiled
-
-OPEN = 0x7FFFFFFF
-"""Above the bits of every magnitude."""
-
-
-@intrinsic  # type: ignore[untyped-decorator,unused-ignore]
-def _inside(_context: Any, value: Any, first: Any, span: Any) -> Any:
-    """Whether the bits of |value| (float32) are among the `span` (int32, read as unsigned) numbers from `first` on."""
-    signature = types.boolean(value, first, span)
-
-    def generate(_context: Any, builder: Any, _sig: Any, args: Any) -> Any:
-        word = ir.IntType(32)
-        bits = builder.and_(builder.bitcast(args[0], word), ir.Constant(word, 0x7FFFFFFF))
-        return builder.icmp_unsigned("<", builder.sub(bits, args[1]), args[2])
-
-    return signature, generate
-
-
-@compiled
-def _read(address, m, t, first, stop, sample):  # type: ignore[no-untyped-def]
-    """Entries `first` to `stop` of tensor t of model m."""
-    return carray(_at(address[m, t], sample), stop)[first:stop]
 
 
 @compiled
@@ -57,8 +29,8 @@ def _elect_four(x0, x1, x2, x3, base, f, s, v, w, lowest, floor, scale, out):  #
         balance = balance + d3 * v3 if k3 else balance
         up = balance >= lowest
         d0, d1, d2, d3 = d0 * w0, d1 * w1, d2 * w2, d3 * w3
-        a0, a1 = k0 and (d0 if up else -d0) > zero, k1 and (d1 if up else -d1) > zero
-        a2, a3 = k2 and (d2 if up else -d2) > zero, k3 and (d3 if up else -d3) > zero
+        a0, a1 = k0 and _turned(d0, up) > zero, k1 and _turned(d1, up) > zero
+        a2, a3 = k2 and _turned(d2, up) > zero, k3 and _turned(d3, up) > zero
         total, weight = d0 if a0 else zero, w0 if a0 else zero
         total, weight = total + d1 if a1 else total, weight + w1 if a1 else weight
         total, weight = total + d2 if a2 else total, weight + w2 if a2 else weight
@@ -93,10 +65,10 @@ def _elect_eight(  # type: ignore[no-untyped-def]
         balance = balance + d7 * v7 if k7 else balance
         up = balance >= lowest
         d0, d1, d2, d3, d4, d5, d6, d7 = d0 * w0, d1 * w1, d2 * w2, d3 * w3, d4 * w4, d5 * w5, d6 * w6, d7 * w7
-        a0, a1 = k0 and (d0 if up else -d0) > zero, k1 and (d1 if up else -d1) > zero
-        a2, a3 = k2 and (d2 if up else -d2) > zero, k3 and (d3 if up else -d3) > zero
-        a4, a5 = k4 and (d4 if up else -d4) > zero, k5 and (d5 if up else -d5) > zero
-        a6, a7 = k6 and (d6 if up else -d6) > zero, k7 and (d7 if up else -d7) > zero
+        a0, a1 = k0 and _turned(d0, up) > zero, k1 and _turned(d1, up) > zero
+        a2, a3 = k2 and _turned(d2, up) > zero, k3 and _turned(d3, up) > zero
+        a4, a5 = k4 and _turned(d4, up) > zero, k5 and _turned(d5, up) > zero
+        a6, a7 = k6 and _turned(d6, up) > zero, k7 and _turned(d7, up) > zero
         total, weight = d0 if a0 else zero, w0 if a0 else zero
         total, weight = total + d1 if a1 else total, weight + w1 if a1 else weight
         total, weight = total + d2 if a2 else total, weight + w2 if a2 else weight
@@ -131,10 +103,10 @@ def _select_four(  # type: ignore[no-untyped-def]
         up = balance >= lowest
         d0, d1, d2, d3 = d0 * w0, d1 * w1, d2 * w2, d3 * w3
         a0, a1, a2, a3 = (
-            (d0 if up else -d0) > zero,
-            (d1 if up else -d1) > zero,
-            (d2 if up else -d2) > zero,
-            (d3 if up else -d3) > zero,
+            _turned(d0, up) > zero,
+            _turned(d1, up) > zero,
+            _turned(d2, up) > zero,
+            _turned(d3, up) > zero,
         )
         total, weight = d0 if a0 else zero, w0 if a0 else zero
         total, weight = total + d1 if a1 else total, weight + w1 if a1 else weight
@@ -177,16 +149,16 @@ def _select_eight(  # type: ignore[no-untyped-def]
         up = balance >= lowest
         d0, d1, d2, d3, d4, d5, d6, d7 = d0 * w0, d1 * w1, d2 * w2, d3 * w3, d4 * w4, d5 * w5, d6 * w6, d7 * w7
         a0, a1, a2, a3 = (
-            (d0 if up else -d0) > zero,
-            (d1 if up else -d1) > zero,
-            (d2 if up else -d2) > zero,
-            (d3 if up else -d3) > zero,
+            _turned(d0, up) > zero,
+            _turned(d1, up) > zero,
+            _turned(d2, up) > zero,
+            _turned(d3, up) > zero,
         )
         a4, a5, a6, a7 = (
-            (d4 if up else -d4) > zero,
-            (d5 if up else -d5) > zero,
-            (d6 if up else -d6) > zero,
-            (d7 if up else -d7) > zero,
+            _turned(d4, up) > zero,
+            _turned(d5, up) > zero,
+            _turned(d6, up) > zero,
+            _turned(d7, up) > zero,
         )
         total, weight = d0 if a0 else zero, w0 if a0 else zero
         total, weight = total + d1 if a1 else total, weight + w1 if a1 else weight
@@ -199,48 +171,6 @@ def _select_eight(  # type: ignore[no-untyped-def]
         divisor = weight if abs(weight) > floor else one
         merged = scale * (total / divisor)
         out[j] = _narrow(centre + (merged if kept else scale * zero), out)
-
-
-@compiled
-def _spread_four(x0, x1, x2, x3, base, experts, row):  # type: ignore[no-untyped-def]
-    """The whole spread where there are at most four experts."""
-    zero, number = np.float32(0), np.float32(experts)
-    for j in range(x0.size):
-        centre = _widen(base[j])
-        d0, d1, d2, d3 = _widen(x0[j]) - centre, _widen(x1[j]) - centre, _widen(x2[j]) - centre, _widen(x3[j]) - centre
-        mean = (zero + d0 + d1 + d2 + d3) / number
-        e0, e1, e2, e3 = d0 - mean, d1 - mean, d2 - mean, d3 - mean
-        spread = zero + e0 * e0
-        spread = spread + e1 * e1 if experts > 1 else spread
-        spread = spread + e2 * e2 if experts > 2 else spread
-        spread = spread + e3 * e3 if experts > 3 else spread
-        row[j] = spread
-
-
-@compiled
-def _spread_eight(x0, x1, x2, x3, x4, x5, x6, x7, base, experts, row):  # type: ignore[no-untyped-def]
-    """The whole spread where there are at most eight experts."""
-    zero, number = np.float32(0), np.float32(experts)
-    for j in range(x0.size):
-        centre = _widen(base[j])
-        d0, d1, d2, d3 = _widen(x0[j]) - centre, _widen(x1[j]) - centre, _widen(x2[j]) - centre, _widen(x3[j]) - centre
-        d4, d5, d6, d7 = _widen(x4[j]) - centre, _widen(x5[j]) - centre, _widen(x6[j]) - centre, _widen(x7[j]) - centre
-        mean = (zero + d0 + d1 + d2 + d3 + d4 + d5 + d6 + d7) / number
-        e0, e1, e2, e3, e4, e5, e6, e7 = (
-            d0 - mean,
-            d1 - mean,
-            d2 - mean,
-            d3 - mean,
-            d4 - mean,
-            d5 - mean,
-            d6 - mean,
-            d7 - mean,
-        )
-        spread = zero + e0 * e0 + e1 * e1 + e2 * e2 + e3 * e3 + e4 * e4
-        spread = spread + e5 * e5 if experts > 5 else spread
-        spread = spread + e6 * e6 if experts > 6 else spread
-        spread = spread + e7 * e7 if experts > 7 else spread
-        row[j] = spread
 
 
 @compiled
@@ -258,7 +188,7 @@ def _add_agreeing(x, base, first, span, w, lowest, balance, total, weight):  # t
     for j in range(x.size):
         delta = _widen(x[j]) - _widen(base[j])
         kept, delta = _inside(delta, first, span), delta * w
-        agrees = kept and (delta if balance[j] >= lowest else -delta) > zero
+        agrees = kept and _turned(delta, balance[j] >= lowest) > zero
         total[j] += delta if agrees else zero
         weight[j] += w if agrees else zero
 
@@ -279,75 +209,6 @@ def _store_elected(base, total, weight, floor, scale, out):  # type: ignore[no-u
         share = weight[j]
         divisor = share if abs(share) > floor else one
         out[j] = _narrow(_widen(base[j]) + scale * (total[j] / divisor), out)
-
-
-@compiled
-def _add_change(x, base, row):  # type: ignore[no-untyped-def]
-    for j in range(x.size):
-        row[j] += _widen(x[j]) - _widen(base[j])
-
-
-@compiled
-def _add_squared_distance(x, base, mean, row):  # type: ignore[no-untyped-def]
-    for j in range(x.size):
-        distance = (_widen(x[j]) - _widen(base[j])) - mean[j]
-        row[j] += distance * distance
-
-
-@compiled
-def _divide(row, divisor):  # type: ignore[no-untyped-def]
-    for j in range(row.size):
-        row[j] /= divisor
-
-
-@compiled
-def spread(address, t, first, stop, sample, mean, row):  # type: ignore[no-untyped-def]
-    """Leave in `row` K times the variance of the changes of entries `first` to `stop`.
-
-    `address` (K + 2, T): base, experts, and one more. `mean` and `row`: float32, of so many entries or more.
-    """
-    n, experts = stop - first, address.shape[0] - 2
-    base = _read(address, 0, t, first, stop, sample)
-    if experts <= 8:
-        x0 = _read(address, 1, t, first, stop, sample)
-        x1 = _read(address, 2 if experts > 1 else 0, t, first, stop, sample)
-        x2 = _read(address, 3 if experts > 2 else 0, t, first, stop, sample)
-        x3 = _read(address, 4 if experts > 3 else 0, t, first, stop, sample)
-        if experts <= 4:
-            _spread_four(x0, x1, x2, x3, base, experts, row)
-            return
-        x4 = _read(address, 5, t, first, stop, sample)
-        x5 = _read(address, 6 if experts > 5 else 0, t, first, stop, sample)
-        x6 = _read(address, 7 if experts > 6 else 0, t, first, stop, sample)
-        x7 = _read(address, 8 if experts > 7 else 0, t, first, stop, sample)
-        _spread_eight(x0, x1, x2, x3, x4, x5, x6, x7, base, experts, row)
-        return
-    mean[:n] = 0
-    row[:n] = 0
-    for k in range(experts):
-        _add_change(_read(address, k + 1, t, first, stop, sample), base, mean)
-    _divide(mean[:n], np.float32(experts))
-    for k in range(experts):
-        _add_squared_distance(_read(address, k + 1, t, first, stop, sample), base, mean, row)
-
-
-@compiled
-def next_edge(window, first, stop):  # type: ignore[no-untyped-def]
-    """The end of the run of entries from `first` on, `stop` at most, for which `inside` is the same."""
-    for column in range(window.shape[1]):
-        for row in (1, 3):
-            edge = window[row, column] + 1
-            if first < edge < stop:
-                stop = edge
-    return stop
-
-
-@compiled
-def inside(window, column, first):  # type: ignore[no-untyped-def]
-    """(first bits, how many) of the magnitudes that are kept at entry `first`; see `Window` in `chunked.py`."""
-    low = window[0, column] - (1 if first <= window[1, column] else 0)
-    high = window[2, column] - (1 if first <= window[3, column] else 0)
-    return np.int32(low + 1 if low < OPEN else 0), np.int32(max(high - low, 0) if low < OPEN else 0)
 
 
 @compiled
@@ -428,7 +289,7 @@ def elect(  # type: ignore[no-untyped-def]
                 )
             else:
                 _elect_in_turn(
-                    address, models, t, i, last, sample, spreads, firsts, spans, votes, weights, lowest, floor, scale[t],
-                    rows,
+                    address, models, t, i, last, sample, spreads, firsts, spans, votes, weights, lowest, floor,
+                    scale[t], rows,
                 )  # fmt: skip
             i = last

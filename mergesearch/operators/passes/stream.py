@@ -82,7 +82,6 @@ class Stream:
         names: Sequence[str],
         weights: Weights,
         scale: NDArray[np.float64],
-        masks: Mapping[str, torch.Tensor],
         into: Tensors,
         *,
         normalize: bool = True,
@@ -92,9 +91,9 @@ class Stream:
     ) -> None:
         """out = base + scale · Σ δ / Σ w over kept entries of the elected sign (`chunked.elect`); model 0 is the base.
 
-        `weights` (len(names), experts), `scale` (len(names),). `masks[name]`: uint8 (planes, N), `windows[name]`: see
-        `chunked.Window`; absent: all kept. `votes` (len(names), experts): weights of the election, if others. Without
-        `normalize` there is no division, whatever the rule's floor.
+        `weights` (len(names), experts), `scale` (len(names),). `windows[name]`: see `chunked.Window`; absent: all kept.
+        `votes` (len(names), experts): weights of the election, if others. Without `normalize` there is no division,
+        whatever the rule's floor.
         """
         votes = weights if votes is None else votes
         weights32, votes32, scale32 = (x.astype(np.float32) for x in (weights, votes, scale))
@@ -104,23 +103,21 @@ class Stream:
         def torch_pass(i: int) -> None:
             base, *experts = (flat[names[i]] for flat in self._flat)
             weight, vote = row_weights(outs[i], weights, weights32, i), row_weights(outs[i], votes, votes32, i)
-            factor, name = row_weights(outs[i], scale, scale32, i), names[i]
-            mask, window = masks.get(name), windows.get(name)
-            chunked.elect(base, experts, vote, weight, factor, mask, window, rule, outs[i])
+            factor = row_weights(outs[i], scale, scale32, i)
+            chunked.elect(base, experts, vote, weight, factor, windows.get(names[i]), rule, outs[i])
 
         def compiled_pass(rows: list[int], sample: NDArray[Any]) -> None:
             from mergesearch.operators.passes import compiled_votes
 
-            chosen, experts = [names[i] for i in rows], weights.shape[1]
+            chosen = [names[i] for i in rows]
             address, offset = self.addresses(chosen, [outs[i] for i in rows]), offsets([outs[i] for i in rows])
-            planes = plane_addresses([masks.get(name) for name in chosen], experts)
-            everything = open_window(1 if rule.spreads else experts)
+            everything = open_window(1 if rule.spreads else weights.shape[1])
             window = np.stack([windows.get(name, everything) for name in chosen])
             vote, weight, factor = votes32[rows], weights32[rows], scale32[rows]
             # The least positive float32 is the bound that leaves 0 out.
             lowest, floor = np.float32(0.0 if rule.zero_is_positive else 1e-45), np.float32(rule.floor)
-            models = address, planes, window, rule.spreads, vote, weight, factor, lowest, floor, offset
-            self.split(offset, lambda a, b: compiled_votes.elect(*models, a, b, sample, _BYTE))
+            models = address, window, rule.spreads, vote, weight, factor, lowest, floor, offset
+            self.split(offset, lambda a, b: compiled_votes.elect(*models, a, b, sample))
 
         self.run(outs, torch_pass, compiled_pass)
         self.copy_back(names, outs, into)
@@ -151,14 +148,14 @@ class Stream:
             chunked.masked_sum(base, experts, shared, single, masks.get(names[i]), average, outs[i])
 
         def compiled_pass(rows: list[int], sample: NDArray[Any]) -> None:
-            from mergesearch.operators.passes import compiled_sums
+            from mergesearch.operators.passes import compiled_masks
 
             address = self.addresses([names[i] for i in rows], [outs[i] for i in rows])
             planes = plane_addresses([masks.get(names[i]) for i in rows], weights.shape[1])
             offset, shared, single = offsets([outs[i] for i in rows]), weights32[rows], alone32[rows]
             self.split(
                 offset,
-                lambda a, b: compiled_sums.masked_sum(
+                lambda a, b: compiled_masks.masked_sum(
                     address, planes, shared, single, offset, a, b, average, sample, _BYTE
                 ),
             )
