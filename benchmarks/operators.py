@@ -165,6 +165,18 @@ def table_row(row: dict[str, Any]) -> dict[str, float]:
     return cells
 
 
+def markdown(file: Path) -> str:
+    """The table of benchmarks/README.md from a file that a run wrote."""
+    lines = ["| operator | class | prepare s | coefficients ms | × copies | all knobs ms | × copies | mergekit |",
+             "|---|---|---|---|---|---|---|---|"]  # fmt: skip
+    for kind, row in sorted(json.loads(file.read_text())["rows"].items(), key=lambda item: (item[1]["class"], item[0])):
+        kit = f"{row['mergekit s']:.2g} s, ×{row['mergekit / coefficients']:.0f}" if "mergekit s" in row else ""
+        cells = [f"`{kind}`", row["class"], f"{row['prepare s']:.2g}", f"{row['coefficients ms']:.0f}",
+                 f"{row['x copies']:.1f}", f"{row['all knobs ms']:.0f}", f"{row['all x copies']:.1f}", kit]  # fmt: skip
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
 def main() -> None:
     """Measure, print a table, write JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -180,7 +192,11 @@ def main() -> None:
     parser.add_argument("--skip-mergekit", action="store_true")
     parser.add_argument("--mergekit-python", default=sys.executable)
     parser.add_argument("--mergekit-repeats", type=int, default=1)
+    parser.add_argument("--table", type=Path, default=None, help="print the table of a file written before, and end")
     arguments = parser.parse_args()
+    if arguments.table is not None:
+        print(markdown(arguments.table))
+        return
     torch.set_num_threads(arguments.threads)
     skipped = NEEDS_FILES | set(filter(None, arguments.skip.split(",")))
     kinds = [

@@ -49,7 +49,7 @@ class DareLinear(MergeOperator):
     Options: ClassVar[type[PluginOptions]] = Options
     SOURCE: ClassVar[Source] = _SOURCE
     KNOBS = _KNOBS
-    CACHE = "P1"
+    CACHE = "P2"  # the masks are drawn in the pass: nothing is remembered
 
     def __init__(self, options: PluginOptions) -> None:
         assert isinstance(options, Options)

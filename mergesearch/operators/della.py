@@ -86,7 +86,7 @@ class DellaLinear(MergeOperator):
     Options: ClassVar[type[PluginOptions]] = LinearOptions
     SOURCE: ClassVar[Source] = _SOURCE
     KNOBS = (replace(_COEFFICIENT, init=0.3), *_KNOBS)  # a plain sum of the changes is too much to start from
-    CACHE = "P1"
+    CACHE = "P2"
 
     def __init__(self, options: PluginOptions) -> None:
         assert isinstance(options, LinearOptions)

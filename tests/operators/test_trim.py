@@ -243,3 +243,20 @@ def test_global_ties_count_the_majority_of_signs_for_balances_of_zero(
         experts = [{"w": torch.tensor([1.0, sign, sign])}, {"w": torch.tensor([-1.0, sign, sign])}]
         got = merge("ties", {"w": torch.zeros(3)}, experts, {"density": 1.0}, scope="global")["w"]
         assert got.tolist() == [sign, sign, sign]
+
+
+@pytest.mark.parametrize("count", [1, 2, 4, 5, 8, 9, 11])
+@pytest.mark.parametrize("kind", ["ties", "sce", "breadcrumbs_ties", "dare_ties", "della", "ram", "task_arithmetic"])
+def test_any_number_of_experts_gives_the_same_bits_on_both_paths(
+    kind: str, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Compiled loops read four or eight experts at a time; how many there are shows in no result."""
+    base, experts = models(count, 1300, seed=count)
+    settings_given = {"coefficient": np.linspace(0.1, 1.3, count).tolist()}
+    if kind in ("ties", "dare_ties", "breadcrumbs_ties"):
+        settings_given["density"] = np.linspace(0.3, 0.9, count).tolist()
+    results = []
+    for limit in (1 << 62, 0):
+        monkeypatch.setattr(_stream, "_COMPILED_FROM", limit)
+        results.append(merge(kind, base, experts, settings_given)["w"])
+    assert torch.equal(results[0].view(torch.int32), results[1].view(torch.int32))
