@@ -1,12 +1,15 @@
 """The page docs/operators.md, made from what the operators declare."""
 
+import inspect
+import re
 from collections.abc import Iterable
 from typing import Any, Literal, get_args, get_origin
 
 from mergesearch.cli.list import summary
 from mergesearch.operators import OPERATORS
+from mergesearch.operators.algebra.matrices import NOT_MATRICES
 from mergesearch.operators.base import Checked, OperatorTraits
-from mergesearch.plugins import load
+from mergesearch.plugins import PluginOptions, load
 from mergesearch.space import Knob, Scale
 
 _INTRODUCTION = """\
@@ -51,8 +54,10 @@ def _section(kind: str, cls: type[OperatorTraits]) -> str:
     knobs = _table(("knob", "range", "start", "per", "meaning"), [_knob(knob) for knob in cls.KNOBS])
     about = f"{summary(cls)} Source: {cls.SOURCE.title}, {_where(cls)}.{_takes(cls)}"
     lines = [f"## {kind}", "", about, "", *knobs]
-    if options := [_option(name, field) for name, field in cls.Options.model_fields.items()]:
-        lines += ["", f"Options: {', '.join(options)}."]
+    if cls.Options.model_fields:
+        said = _comments(cls.Options)
+        options = [_option(name, field, said.get(name, "")) for name, field in cls.Options.model_fields.items()]
+        lines += ["", "Options:", "", *options]
     if cls.SOURCE.checked is Checked.ABSTRACT:
         lines += ["", "Built after the abstract: the details are ours."]
     if cls.SOURCE.differs:
@@ -99,14 +104,24 @@ def _start(knob: Knob) -> str:
     return "1/K" if knob.init is None else f"{knob.init:g}"
 
 
-def _option(name: str, field: Any) -> str:
+def _comments(options: type[PluginOptions]) -> dict[str, str]:
+    """Option -> what the comment behind its declaration says."""
+    return dict(re.findall(r"^    (\w+): .*  # (.+)$", inspect.getsource(options), flags=re.MULTILINE))
+
+
+def _option(name: str, field: Any, meaning: str) -> str:
     choices = get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
-    allowed = f": {', '.join(f'`{choice}`' for choice in choices)}" if choices else ""
-    if field.is_required():
-        return f"`{name}` (required{allowed})"
     default = field.get_default(call_default_factory=True)
-    shown = list(default) if isinstance(default, tuple) else default
-    return f"`{name}` ({f'default `{shown}`' if choices else f'default `{shown!r}`'}{allowed})"
+    if default == NOT_MATRICES:
+        default, meaning = (
+            "embeddings and heads",
+            f"{meaning}; {', '.join(f'`{p}`' for p in NOT_MATRICES)}".lstrip("; "),
+        )
+    shown = (
+        "required" if field.is_required() else f"default `{list(default) if isinstance(default, tuple) else default}`"
+    )
+    allowed = f" of {', '.join(f'`{choice}`' for choice in choices)}" if choices else ""
+    return f"- `{name}` ({shown}{allowed})" + (f": {meaning}" if meaning else "")
 
 
 def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> list[str]:
