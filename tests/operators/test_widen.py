@@ -53,7 +53,8 @@ def plain(base: State, experts: list[State], name: str, ratio: float, calibratio
     return (merged.t() if turn else merged).reshape(base[name].shape)
 
 
-@given(seed=st.integers(0, 50), ratio=st.sampled_from([0.5, 0.8, 1.1, 1.7]), calibration=st.floats(0.2, 1.2))
+# At a ratio of 0.5 a rank of 9 columns equals the threshold, and rounding of the mean decides in the plain form.
+@given(seed=st.integers(0, 50), ratio=st.sampled_from([0.55, 0.8, 1.1, 1.7]), calibration=st.floats(0.2, 1.2))
 @settings(max_examples=25, deadline=None)
 def test_it_is_the_formula(seed: int, ratio: float, calibration: float) -> None:
     """Matrices by column, token embeddings by row, convolutions flattened, vectors and scalars by entry."""
