@@ -121,6 +121,14 @@ class Axis:
             inner = 1.0 / (1.0 + math.exp(-inner))
         return min(max(inner, self.low), self.high)
 
+    def slope(self, unit: float) -> float:
+        """Change of the natural value with the coordinate; 0.0 for whole numbers, which have none."""
+        if self.whole:
+            return 0.0
+        span = _forward(self.scale, self.high) - _forward(self.scale, self.low)
+        value = self.value(unit)
+        return span * {Scale.LINEAR: 1.0, Scale.LOG: value, Scale.LOGIT: value * (1.0 - value)}[self.scale]
+
     def unit(self, value: float) -> float:
         """Coordinate in [0, 1] of a natural value; values outside the range are clipped to it."""
         clipped = min(max(value, self.low), self.high)
@@ -183,6 +191,23 @@ class SearchSpace:
         """Settings of a point: knob -> (G, K). Empty for a plain box."""
         values = self.values(point)
         return {s.knob: np.where(s.axis >= 0, values[np.maximum(s.axis, 0)], s.value) for s in self.slots}
+
+    def slopes(self, point: Vector) -> Vector:
+        """Change of each natural value (D,) with its coordinate of a point (D,): what the chain rule multiplies by."""
+        self._check(point)
+        return np.array([axis.slope(float(u)) for axis, u in zip(self.axes, point, strict=True)])
+
+    def pull_back(self, point: Vector, gradient: Settings) -> Vector:
+        """Gradient (D,) with respect to a point (D,), from that with respect to its settings, knob -> (G, K).
+
+        Cells that share an axis add up. A knob that `gradient` does not name counts as flat.
+        """
+        total = np.zeros(self.dim)
+        for slot in self.slots:
+            if slot.knob in gradient:
+                moved = slot.axis >= 0
+                np.add.at(total, slot.axis[moved], np.broadcast_to(gradient[slot.knob], slot.axis.shape)[moved])
+        return total * self.slopes(point)
 
     def encode(self, settings: Settings) -> Vector:
         """The point nearest to `settings`: each axis takes the mean of the slots it fills, clipped to its range.

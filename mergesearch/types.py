@@ -101,17 +101,61 @@ class Objective:
         return -loss if self.direction is Direction.MAX else loss
 
 
+@dataclass(frozen=True)
+class Request:
+    """How much of an evaluation is wanted: which examples, and whether gradients come with the scores.
+
+    `share` of each objective's examples, from the share `offset` of their fixed order on; beyond the end it begins
+    again. The whole of them by default. `gradient` names the scorers' differentiable loss ('loss', 'entropy', 'kl',
+    ...) whose gradient with respect to the point is wanted too, '' for none. `continues` is the number of an earlier
+    candidate at the same point that was scored on exactly the examples before `offset`: what is recorded then covers
+    both, from the first example on.
+    """
+
+    share: float = 1.0
+    offset: float = 0.0
+    gradient: str = ""
+    continues: int | None = None
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.share <= 1.0 or not 0.0 <= self.offset < 1.0:
+            raise SpecError(f"a request needs 0 < share <= 1 and 0 <= offset < 1, got {self.share} and {self.offset}")
+        if self.continues is not None and (self.gradient or self.offset == 0.0 or self.offset + self.share > 1 + 1e-9):
+            raise SpecError("a request that continues another starts where that one ended, and takes no gradient")
+
+    @property
+    def covers(self) -> float:
+        """The share of the examples that the recorded scores stand for."""
+        return min(self.share + (self.offset if self.continues is not None else 0.0), 1.0)
+
+    @property
+    def complete(self) -> bool:
+        """Whether the recorded scores stand for all examples: only such candidates are compared and make a front."""
+        return self.covers > 1.0 - 1e-9
+
+    def rows(self, count: int) -> NDArray[np.int64]:
+        """Positions among `count` examples, at least one. Neighbouring windows share none and leave none out."""
+        first, end = math.floor(self.offset * count + 0.5), math.floor((self.offset + self.share) * count + 0.5)
+        return np.arange(first, max(end, first + 1), dtype=np.int64) % count
+
+    def cost(self, gradient_cost: float) -> float:
+        """In evaluations of all examples: the share, times `gradient_cost` where a gradient is wanted."""
+        return self.share * (gradient_cost if self.gradient else 1.0)
+
+
 @dataclass(frozen=True, eq=False)
 class Candidate:
     """A numbered point to evaluate: shape (D,) in the unit cube; None for a baseline, whose recipe is fixed.
 
     `origin` says who proposed it: the strategy's own word ('start', 'sample', 'front', ...), 'recommended', or
-    'baseline:<name>'.
+    'baseline:<name>'. `cost` is what it takes from the budget, in evaluations of all examples.
     """
 
     number: int
     point: Vector | None
     origin: str = "sample"
+    request: Request = Request()
+    cost: float = 1.0
 
     def __post_init__(self) -> None:
         if self.point is None:
@@ -146,12 +190,15 @@ class Scored:
 
     `scores[objective]` is the objective's own metric. `metrics[objective][name]` holds every metric the scorer gave,
     the objective's own included. `examples[objective]` is the per-example value of the objective's own metric,
-    float32 (n,), in the study's fixed order; absent where a scorer has none.
+    float32 (n,), in the study's fixed order; absent where a scorer has none. `gradients[objective]` is the gradient
+    of the requested differentiable loss with respect to the point, float64 (D,) in unit-cube widths; the loss itself
+    stands in `metrics[objective]` under its name. Empty where none was asked for.
     """
 
     scores: Mapping[str, Score]
     metrics: Mapping[str, Mapping[str, Score]] = field(default_factory=dict)
     examples: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+    gradients: Mapping[str, Vector] = field(default_factory=dict)
     timing: Timing = Timing()
     worker: str = ""
 

@@ -73,6 +73,22 @@ class Compressed(Prepared, Protocol):
         ...
 
 
+@runtime_checkable
+class Differentiable(Prepared, Protocol):
+    """A merge through which gradients pass back to the settings: one backward pass of the model serves all axes."""
+
+    def pull_back(self, settings: Settings, slopes: Tensors) -> Settings:
+        """The gradient with respect to the settings, from that with respect to the merged weights.
+
+        `slopes[name]` is ∂L/∂W of a merged tensor, in its shape; a tensor that is not named has none. Returns float64
+        (G, K) tables for those knobs whose gradient is exact; a knob it does not name is not differentiable (a
+        density). A Per.GROUP knob's gradient stands in column 0, a Per.STUDY knob's at [0, 0]. For a linear operator
+        ∂L/∂λ_kg is the sum over tensors in g of <∂L/∂W, τ_k>, accumulated in float64, with no tensor of model size
+        allocated.
+        """
+        ...
+
+
 class OperatorTraits(Protocol):
     """What is known of an operator before it has seen a model. Subclass it (through `MergeOperator` or
     `AdapterOperator`) and give `Options`, `SOURCE`, `KNOBS` and `CACHE`; the rest have the usual values."""
@@ -85,6 +101,7 @@ class OperatorTraits(Protocol):
     MIN_EXPERTS: int = 1
     MAX_EXPERTS: int | None = None  # None: any number
     COMPRESSES: bool = False  # True: what `prepare` returns is `Compressed`
+    DIFFERENTIABLE: bool = False  # True: what `prepare` returns is `Differentiable`
 
     def __init__(self, options: PluginOptions) -> None: ...
 

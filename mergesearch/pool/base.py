@@ -8,7 +8,7 @@ from pydantic import PositiveInt
 
 from mergesearch.plugins import PluginOptions
 from mergesearch.recipe import Recipe
-from mergesearch.types import Outcome, Split, Vector
+from mergesearch.types import Outcome, Request, Split, Vector
 
 
 class WorkerOptions(PluginOptions):
@@ -20,11 +20,17 @@ class WorkerOptions(PluginOptions):
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """One evaluation: `work` is the recipe to build, or for a black-box function its natural values (D,)."""
+    """One evaluation: `work` is the recipe to build, or for a black-box function its natural values (D,).
+
+    `request` says which examples, and whether gradients are wanted; `point` (D,) is what they are taken with respect
+    to, None for a baseline.
+    """
 
     number: int
     split: Split
     work: Recipe | Vector
+    request: Request = Request()
+    point: Vector | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,6 +1,6 @@
 """What a scorer is. To add one: one file, one line in `SCORERS`; the contract suite finds it by itself."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Protocol, TypeAlias, runtime_checkable
@@ -20,6 +20,14 @@ class Metric:
     direction: Direction
     low: float | None = None
     high: float | None = None
+
+
+@dataclass(frozen=True)
+class DifferentiableLoss:
+    """What a differentiable loss needs beside the inputs: labels, or a teacher (the objective's own expert)."""
+
+    labels: bool = False
+    teacher: bool = False
 
 
 @dataclass(frozen=True)
@@ -64,8 +72,15 @@ class Scorer(Protocol):
         """
         ...
 
-    def score(self, model: torch.nn.Module, split: Split) -> Mapping[str, NDArray[np.float32]]:
-        """Every metric's per-example values, float32 (n,), in the split's fixed order.
+    def count(self, split: Split) -> int:
+        """Examples of a split."""
+        ...
+
+    def score(
+        self, model: torch.nn.Module, split: Split, rows: NDArray[np.int64] | None = None
+    ) -> Mapping[str, NDArray[np.float32]]:
+        """Every metric's per-example values, float32 (n,), of `rows` (positions in the split's fixed order), in their
+        order; None: of all.
 
         `model` is in eval mode on its device, with the right head in place; it is not changed. Data are read once and
         kept. Values may be NaN or infinite: the worker records the candidate as failed then.
@@ -88,6 +103,30 @@ class BuildScorer(Protocol):
 
     def score_build(self, built: Built) -> Mapping[str, NDArray[np.float32]]:
         """Every metric's one value, float32 (1,), the same on every split."""
+        ...
+
+
+@runtime_checkable
+class DifferentiableScorer(Scorer, Protocol):
+    """A scorer that also offers losses which can be differentiated through the model."""
+
+    LOSSES: ClassVar[Mapping[str, DifferentiableLoss]]  # 'loss' (labelled) first where there is one
+
+    def teach(self, model: torch.nn.Module, split: Split, loss: str) -> None:
+        """Keep what an expert answers on a split: the losses that need a teacher are measured against it.
+
+        Called once for each (split, loss), with the expert's own model live, before `losses` asks for that loss.
+        """
+        ...
+
+    def losses(
+        self, model: torch.nn.Module, split: Split, rows: NDArray[np.int64], loss: str
+    ) -> Iterator[tuple[torch.Tensor, Mapping[str, NDArray[np.float32]]]]:
+        """Batch by batch: the differentiable loss per example, (b,) with its graph, and every metric, float32 (b,).
+
+        The batches cover `rows` (positions in the split's fixed order) in order. The caller runs backward on each
+        before it takes the next, so that one graph lives at a time.
+        """
         ...
 
 

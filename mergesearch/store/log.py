@@ -168,7 +168,7 @@ def read_events(connection: Connection, study_id: int, after: int) -> Sequence[E
             timing = Timing(queue, build, score)
             outcome: Outcome = Failed(kind, message, timing, worker)
             if status == "scored":
-                outcome = Scored(own.get(key, {}), metrics.get(key, {}), {}, timing, worker)
+                outcome = Scored(own.get(key, {}), metrics.get(key, {}), {}, {}, timing, worker)
             events.append(Told(told_seq, candidate, Split(split), outcome))
     events.sort(key=lambda event: event.seq)
     return events

@@ -59,7 +59,7 @@ def without_examples(outcome: Outcome) -> Outcome:
     if isinstance(outcome, Failed):
         return Failed(clean_text(outcome.kind), clean_text(outcome.message), timing, worker)
     metrics = {objective: dict(named) for objective, named in outcome.metrics.items() if named}
-    return Scored(dict(outcome.scores), metrics, {}, timing, worker)
+    return Scored(dict(outcome.scores), metrics, {}, dict(outcome.gradients), timing, worker)
 
 
 def facts_json(facts: Mapping[str, object]) -> dict[str, str]:

@@ -2,28 +2,61 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import ClassVar, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mergesearch import types
 from mergesearch.errors import SpecError
 from mergesearch.plugins import PluginOptions
-from mergesearch.types import Candidate, Objective, Vector, frozen_array
+from mergesearch.space import SearchSpace
+from mergesearch.types import Candidate, Objective, Request, Vector, frozen_array
+
+
+class Need(StrEnum):
+    """What a strategy cannot do without, or only worse."""
+
+    GRADIENTS = "gradients"  # it asks for gradients: refused where the study has none to give
+    EXAMPLES = "examples"  # observations carry the per-example scores, in a replay too
+    GEOMETRY = "geometry"  # `Problem.geometry`: all weights are read once before the search
+
+
+@dataclass(frozen=True, eq=False)
+class Geometry:
+    """Inner products of the models' weights, by the space's groups in the order of depth.
+
+    `gram` (G, K, K): of the task vectors of every two experts within a group. `base` (G,): of the base with itself.
+    `sizes` (G,): merged numbers in a group.
+    """
+
+    gram: NDArray[np.float64]
+    base: Vector
+    sizes: Vector
 
 
 @dataclass(frozen=True, eq=False)
 class Problem:
-    """What a strategy is told at its start: D axes, M objectives, the start point (D,), the evaluations it may ask.
+    """What a strategy is told at its start: D axes, M objectives, the start point (D,), and its budget.
 
-    `seeds` are further points (D,) worth evaluating early, such as every expert alone; a strategy may ignore them.
+    `evaluations` is the budget: the cost of all that it asks, counted in evaluations of all examples; one with a
+    gradient costs `gradient_cost`. `gradients` names the differentiable losses whose gradients can be asked for, the
+    preferred one first: 'loss' is labelled, the others ('kl', 'entropy', ...) are not; none: (). `seeds` are further
+    points (D,) worth evaluating early, such as every expert alone; a strategy may ignore them. `space` says what the
+    axes mean: knobs, experts and groups; None where they mean nothing (a black box). `geometry` is there for
+    strategies that need it, and where there are models.
     """
 
     dim: int
     objectives: tuple[Objective, ...]
     start: Vector
-    evaluations: int
+    evaluations: float
     seeds: tuple[Vector, ...] = ()
+    gradients: tuple[str, ...] = ()
+    gradient_cost: float = 3.0
+    space: SearchSpace | None = None
+    geometry: Geometry | None = None
 
     def __post_init__(self) -> None:
         points = [frozen_array(point) for point in (self.start, *self.seeds)]
@@ -36,10 +69,11 @@ class Problem:
 
 @dataclass(frozen=True, eq=False)
 class Proposal:
-    """A point (D,) to evaluate and why ('start', 'design', 'sample', 'front', ...). Keeps a read-only copy."""
+    """A point (D,) to evaluate, why ('start', 'design', 'sample', 'front', ...) and how. Keeps a read-only copy."""
 
     point: Vector
     origin: str = "sample"
+    request: Request = Request()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "point", frozen_array(self.point))
@@ -47,11 +81,19 @@ class Proposal:
 
 @dataclass(frozen=True, eq=False)
 class Observation:
-    """What an evaluation on the search split gave: losses, their standard errors and the examples behind each, (M,)."""
+    """What an evaluation on the search split gave: losses, their standard errors and the examples behind each, (M,).
+
+    Where a gradient was asked for: `guides` (M,) are the differentiable losses, `gradients` (M, D) their gradients
+    with respect to the point; both None otherwise. `examples[j]` are the losses of objective j per example, float32
+    (n,), in the fixed order; None unless the strategy needs them and the scorers give them.
+    """
 
     losses: Vector
     stderr: Vector
     n: Vector
+    guides: Vector | None = None
+    gradients: NDArray[np.float64] | None = None
+    examples: tuple[NDArray[np.float32], ...] | None = None
 
 
 class Strategy(Protocol):
@@ -68,10 +110,15 @@ class Strategy(Protocol):
     A candidate that someone else proposed (a recommended point, another machine's) is announced by `asked` and told
     like the strategy's own. A baseline, which has no point, may be announced and told too: it is ignored and takes no
     turn, so that the strategy's first own proposal stays the start. One thread at a time.
+
+    The controller asks nothing that does not fit what is left of the budget, and keeps one evaluation of it for what
+    `recommend` says at the end. So a strategy need not count, but may plan with `Problem.evaluations`.
+    Subclass it explicitly: what has a value here is the usual case.
     """
 
     Options: ClassVar[type[PluginOptions]]
     MULTI_OBJECTIVE: ClassVar[bool]  # True: builds a front; False: minimises the weighted sum of the losses
+    NEEDS: ClassVar[frozenset[Need]] = frozenset()
 
     def __init__(self, problem: Problem, seed: int, options: PluginOptions) -> None: ...
 
@@ -98,6 +145,10 @@ class Strategy(Protocol):
     def diagnostics(self) -> Mapping[str, float]:
         """Figures that say how it is doing, such as a step size or the cross-validated R² of each fit."""
         ...
+
+    def notes(self) -> tuple[str, ...]:
+        """Sentences about what it decided and why, oldest first: they only grow. Shown to people, kept in the store."""
+        return ()
 
 
 def rng(seed: int, number: int, purpose: int = 0) -> np.random.Generator:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from pydantic import Field, PositiveInt
 
 from mergesearch.plugins import PluginOptions
-from mergesearch.strategies.base import Observation, Problem, Proposal, rng, weighted_loss
+from mergesearch.strategies.base import Observation, Problem, Proposal, Strategy, rng, weighted_loss
 from mergesearch.strategies.turns import Turns
 from mergesearch.types import Candidate, Vector
 
@@ -48,7 +48,7 @@ class _Result:
 
 
 @final
-class CmaEs:
+class CmaEs(Strategy):
     """Strategy; see `strategies/base.py` for the contract.
 
     The start is evaluated first but makes no update, and neither does a recommended mean: a point at the mean says

@@ -7,6 +7,7 @@ shrinks to a diagonal or linear one, and `diagnostics` says so.
 """
 
 import logging
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -17,7 +18,7 @@ from pydantic import Field, PositiveInt
 from scipy.optimize import minimize
 
 from mergesearch.plugins import PluginOptions
-from mergesearch.strategies.base import Observation, Problem, Proposal, rng
+from mergesearch.strategies.base import Observation, Problem, Proposal, Strategy, rng
 from mergesearch.strategies.quadratic import Form, Matrix, Sample, Surrogate, best_fit, unknowns
 from mergesearch.strategies.random import SobolPoints
 from mergesearch.strategies.turns import Turns
@@ -81,7 +82,7 @@ class _Plan:
 
 
 @final
-class Map:
+class Map(Strategy):
     """Strategy; see `strategies/base.py` for the contract.
 
     First the design: the start, the problem's seeds, then scrambled Sobol points. Then rounds: what has been told is
@@ -139,7 +140,7 @@ class Map:
         self._asked.append(candidate.point)
         due = self._rounds[-1].first + self._rounds[-1].size if self._rounds else self._design
         if due <= self._turns.taken < self._problem.evaluations:
-            size = max(1, -(-(self._problem.evaluations - self._design) // self._options.refits))
+            size = max(1, math.ceil((self._problem.evaluations - self._design) / self._options.refits))
             scored = sum(t.losses is not None for t in self._told)
             self._rounds.append(_Round(self._turns.taken, len(self._told), size if scored >= _FEWEST else 2))
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy.stats import qmc
 
 from mergesearch.plugins import PluginOptions
-from mergesearch.strategies.base import Observation, Problem, Proposal, rng
+from mergesearch.strategies.base import Observation, Problem, Proposal, Strategy, rng
 from mergesearch.strategies.turns import Turns
 from mergesearch.types import Candidate, Vector
 
@@ -24,7 +24,7 @@ class Options(PluginOptions):
 
 
 @final
-class Random:
+class Random(Strategy):
     """Strategy; see `strategies/base.py` for the contract. The first point is the start, then the sequence."""
 
     Options: ClassVar[type[PluginOptions]] = Options

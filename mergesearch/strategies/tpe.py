@@ -19,7 +19,7 @@ from optuna.trial import FrozenTrial, TrialState
 from pydantic import Field
 
 from mergesearch.plugins import PluginOptions
-from mergesearch.strategies.base import Observation, Problem, Proposal, rng, weighted_loss
+from mergesearch.strategies.base import Observation, Problem, Proposal, Strategy, rng, weighted_loss
 from mergesearch.strategies.turns import Turns
 from mergesearch.types import Candidate, Vector
 
@@ -37,7 +37,7 @@ class Options(PluginOptions):
 
 
 @final
-class Tpe:
+class Tpe(Strategy):
     """Strategy; see `strategies/base.py` for the contract. A failed candidate is told as infinitely bad."""
 
     Options: ClassVar[type[PluginOptions]] = Options

@@ -19,11 +19,13 @@ TWO = (Objective("acc", low=0.0, high=1.0, weight=2.0), Objective("cost", Direct
 
 
 QUICK = {"map": {"generations": 3}}  # options that change how long a strategy thinks, not what it promises
+WITH_TORCH = frozenset()  # strategies whose Gaussian processes are BoTorch's
+EXAMPLES = 40  # behind each objective of `observe`
 
 
 def problem(dim=3, objectives=ONE, evaluations=40):
-    """A problem whose start is not the middle of the cube."""
-    return Problem(dim, objectives, np.linspace(0.3, 0.4, dim), evaluations)
+    """A problem whose start is not the middle of the cube, with gradients to be had."""
+    return Problem(dim, objectives, np.linspace(0.3, 0.4, dim), evaluations, gradients=("loss", "kl", "entropy"))
 
 
 def strategy(kind, of, seed=7, **options):
@@ -32,12 +34,26 @@ def strategy(kind, of, seed=7, **options):
     return cls(of, seed, parse_options(f"strategy {kind}", cls.Options, {**QUICK.get(kind, {}), **options}))
 
 
-def observe(of, candidate):
-    """Losses of a smooth bowl with its bottom at 0.6, the same whenever a point is told."""
+def observe(of, candidate, shape=lambda losses, number: losses, sign=1.0):
+    """Losses of a smooth bowl with its bottom at 0.6, the same whenever a point is told, and what else was asked for.
+
+    The guides are the bowl itself, the losses are seen through a link. `shape(losses, number)` may spoil the losses,
+    `sign` the gradients.
+    """
+    m, dim = len(of.objectives), of.dim
     distance = float(np.mean(np.square(candidate.point - 0.6)))
-    losses = [-1.0 / (1.0 + distance), distance + float(candidate.point[0])]
-    m = len(of.objectives)
-    return Observation(np.array(losses[:m]), np.full(m, 0.01), np.full(m, 500.0))
+    losses = shape(np.array([-1.0 / (1.0 + distance), distance + float(candidate.point[0])])[:m], candidate.number)
+    guides = gradients = None
+    if candidate.request.gradient:
+        slope = 2.0 * (candidate.point - 0.6) / dim
+        guides = np.array([distance, distance + float(candidate.point[0])])[:m]
+        gradients = sign * np.array([slope, slope + np.eye(dim)[0]])[:m]
+    rows = candidate.request.rows(EXAMPLES) if candidate.request.continues is None else np.arange(EXAMPLES)
+    wave = np.sin(np.arange(EXAMPLES) + 7.0 * candidate.point.sum())
+    wave = 0.05 * (wave - wave.mean())
+    examples = tuple((loss + wave[rows]).astype(np.float32) for loss in losses)
+    n = np.full(m, float(len(rows)))
+    return Observation(losses, 0.05 / np.sqrt(n), n, guides, gradients, examples)
 
 
 @dataclass
@@ -48,6 +64,9 @@ class Session:
     subject: object
     workers: int = 1
     fails: tuple[int, ...] = ()
+    lost: tuple[int, ...] = ()  # never told, until nothing else is left to do
+    shape: object = staticmethod(lambda losses, number: losses)
+    sign: float = 1.0
     log: list = field(default_factory=list)
     busy: list = field(default_factory=list)
     number: int = 0
@@ -58,7 +77,8 @@ class Session:
         if proposal is None:
             assert self.busy, "None is only allowed while something asked is not yet told"
             return None
-        self.announce(Candidate(self.number, proposal.point, proposal.origin))
+        cost = proposal.request.cost(self.of.gradient_cost)
+        self.announce(Candidate(self.number, proposal.point, proposal.origin, proposal.request, cost))
         return proposal
 
     def announce(self, candidate):
@@ -70,9 +90,11 @@ class Session:
 
     def tell(self):
         """End one evaluation."""
-        candidate = self.busy.pop(random.Random(self.number).randrange(len(self.busy)))
-        failed = candidate.number in self.fails or candidate.point is None
-        observation = None if failed else observe(self.of, candidate)
+        there = [c for c in self.busy if c.number not in self.lost] or self.busy
+        candidate = there[random.Random(self.number).randrange(len(there))]
+        self.busy.remove(candidate)
+        failed = candidate.number in (*self.fails, *self.lost) or candidate.point is None
+        observation = None if failed else observe(self.of, candidate, self.shape, self.sign)
         self.log.append(("told", candidate, observation))
         self.subject.tell(candidate, observation)
 
@@ -278,6 +300,73 @@ def check_recommendation_and_diagnostics(kind):
             session.run(1)
 
 
+def check_spoiled_losses_are_survived(kind):
+    """Constant losses, one constant objective, huge and tiny ones, and half of the candidates failing."""
+    shapes = (
+        lambda losses, number: np.zeros_like(losses),
+        lambda losses, number: np.append(losses[:-1], 0.25),
+        lambda losses, number: losses * 1e12,
+        lambda losses, number: losses * 1e-12,
+        lambda losses, number: np.round(losses, 1),
+    )
+    for shape in shapes:
+        for objectives in (ONE, TWO):
+            of = problem(objectives=objectives)
+            session = Session(of, strategy(kind, of), workers=2, fails=tuple(range(1, 40, 2)), shape=shape)
+            for proposal in session.run(36):
+                assert np.all((proposal.point >= 0.0) & (proposal.point <= 1.0))
+            assert all(np.isfinite(v) for v in session.subject.diagnostics().values())
+            point = session.subject.recommend()
+            assert point is None or np.all((point >= 0.0) & (point <= 1.0))
+
+
+def check_axes_without_effect_are_survived(kind):
+    """Of twelve axes only the first matters; the others stay in the cube and the budget ends."""
+    of = problem(12)
+    session = Session(of, strategy(kind, of), workers=3, shape=lambda losses, number: losses)
+    assert len(session.run(40)) == 40
+
+
+def check_lost_results_are_survived(kind):
+    """Every fourth result never comes, until the pool gives it up as failed; the study goes on meanwhile."""
+    of = problem()
+    session = Session(of, strategy(kind, of), workers=20, lost=tuple(range(3, 40, 4)))
+    assert len(session.run(40)) == 40
+
+
+def check_a_second_tell_does_no_harm(kind):
+    """A result that is told twice leaves a strategy that goes on."""
+    of = problem()
+    session = Session(of, strategy(kind, of))
+    for _ in range(20):
+        session.run(1)
+        while session.busy:
+            session.tell()
+        candidate, observation = session.log[-1][1], session.log[-1][2]
+        session.subject.tell(candidate, observation)
+    assert len(session.run(10)) == 10
+
+
+def check_wrong_gradients_are_survived(kind):
+    """Gradients of the wrong sign: the budget ends with points of the cube; whoever trusts gradients says something."""
+    of = problem()
+    session = Session(of, strategy(kind, of), sign=-1.0)
+    proposals = session.run(40)
+    assert all(np.all((p.point >= 0.0) & (p.point <= 1.0)) for p in proposals)
+
+
+def check_notes_only_grow(kind):
+    """Notes are sentences; what was once said stays said."""
+    of = problem(objectives=TWO)
+    session, before = Session(of, strategy(kind, of)), ()
+    for _ in range(6):
+        session.run(5)
+        notes = session.subject.notes()
+        assert all(isinstance(note, str) and note for note in notes)
+        assert notes[: len(before)] == before
+        before = notes
+
+
 def check_tiny_budgets(kind):
     """A budget of one evaluation, or more asks than the budget, are no error."""
     of = problem(evaluations=1)
@@ -291,12 +380,16 @@ def check_options_are_strict(kind):
 
 
 def check_it_is_silent_and_light(kind):
-    """It prints nothing but its one warning of a small budget, and brings in neither torch nor ray nor SQLAlchemy."""
+    """It prints nothing but its one warning of a small budget, and brings in neither ray nor SQLAlchemy.
+
+    Nor torch, unless its models are BoTorch's.
+    """
+    heavy = {"ray", "sqlalchemy"} | (set() if kind in WITH_TORCH else {"torch"})
     script = (
         f"import sys; sys.path[:0] = {[p for p in sys.path if p]!r}\n"
         "from contracts.strategy import Session, problem, strategy\n"
         f"of = problem(evaluations=25); Session(of, strategy({kind!r}, of)).run(25)\n"
-        "sys.exit(', '.join({'torch', 'ray', 'sqlalchemy'} & set(sys.modules)) or 0)\n"
+        f"sys.exit(', '.join({heavy!r} & set(sys.modules)) or 0)\n"
     )
     command = [sys.executable, "-W", "error::UserWarning", "-c", script]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
