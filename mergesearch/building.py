@@ -7,9 +7,9 @@ import numpy as np
 import torch
 
 from mergesearch.checkpoints.adapter import ExpertTensors, is_adapter
-from mergesearch.errors import CheckpointError
+from mergesearch.errors import CheckpointError, EvaluationError
 from mergesearch.merging import prepare
-from mergesearch.operators.base import AnyOperator, Compressed, Layout, Tensors
+from mergesearch.operators.base import AnyOperator, Compressed, Differentiable, Layout, Tensors
 from mergesearch.space import Settings
 
 
@@ -47,6 +47,8 @@ class CandidateBuilder:
         shape = (len(layout.groups), len(layout.experts))
         self._defaults = {knob.name: np.full(shape, knob.start(shape[1])) for knob in operator.KNOBS}
         self._whole_model = operator.WHOLE_MODEL
+        self._operator = type(operator).__name__
+        self.differentiable = bool(operator.DIFFERENTIABLE)
         self._prepared = prepare(operator, base, experts, self._layout)
         self._rows: list[tuple[bytes, ...] | None] = [None] * len(layout.groups)
 
@@ -89,6 +91,22 @@ class CandidateBuilder:
         self.forget()
         with torch.no_grad():
             self._prepared.rebuild({**self._defaults, **settings}, expert, list(self._live), self._live)
+
+    def pull_back(self, settings: Settings, slopes: Tensors) -> Settings:
+        """The gradient with respect to the settings; see `Differentiable.pull_back`.
+
+        `slopes` are named as the live tensors. Of names that are one live tensor, one counts.
+
+        Raises:
+            EvaluationError: the operator gives no gradients.
+        """
+        if not (self.differentiable and isinstance(self._prepared, Differentiable)):
+            raise EvaluationError(
+                f"operator {self._operator} gives no gradients; take one that does, such as task_arithmetic, or a "
+                "strategy that needs none"
+            )
+        kept = {name: slopes[name] for name in self._live if name in slopes}
+        return self._prepared.pull_back({**self._defaults, **settings}, kept)
 
     def stored_bytes(self, settings: Settings) -> int:
         """Bytes to keep beside the base: what rebuilds every expert, or the merged tensors as one more model."""

@@ -56,7 +56,11 @@ class Normalisation:
 
 
 class Results:
-    """A study's log, folded. `add` takes events in order; every other method only reads."""
+    """A study's log, folded. `add` takes events in order; every other method only reads.
+
+    Only candidates whose scores stand for all examples (`Request.complete`) are compared: they make `scored`, `front`
+    and `best`. `cost_asked` and `cost_told` are what the search's candidates took from the budget, baselines aside.
+    """
 
     def __init__(self, objectives: tuple[Objective, ...], events: Iterable[Event] = ()) -> None:
         self.objectives = objectives
@@ -66,10 +70,13 @@ class Results:
         self.last_seq = 0
         self.search_asked = 0
         self.search_told = 0
+        self.cost_asked = 0.0
+        self.cost_told = 0.0
         self.failed = 0
         self.failed_in_a_row = 0
         self.last_failure: Failed | None = None
         self._numbers: list[int] = []
+        self._costs: list[float] = []
         self._front: list[int] = []
         self._front_losses: NDArray[np.float64] = np.zeros((0, len(objectives)))
         self._best: tuple[float, int] | None = None
@@ -84,23 +91,28 @@ class Results:
         if isinstance(event, Asked):
             self.candidates[event.candidate.number] = event.candidate
             self.asked[key] = event.seq
-            self.search_asked += searched
+            if searched:
+                self.search_asked += 1
+                self.cost_asked += event.candidate.cost
             return
         self.outcomes[key] = event.outcome
-        self.search_told += searched
+        if searched:
+            self.search_told += 1
+            self.cost_told += event.candidate.cost
         if isinstance(event.outcome, Failed):
             self.failed += 1
             self.failed_in_a_row += 1
             self.last_failure = event.outcome
             return
         self.failed_in_a_row = 0
-        if searched:
+        if searched and event.candidate.request.complete:
             self._take(event.candidate.number, event.outcome)
 
     def _take(self, number: int, outcome: Scored) -> None:
         values = losses(self.objectives, outcome)
         assert values is not None
         self._numbers.append(number)
+        self._costs.append(self.cost_told)
         loss = weighted_loss(self.objectives, values)
         if self._best is None or loss < self._best[0]:
             self._best = (loss, number)
@@ -119,8 +131,13 @@ class Results:
 
     @property
     def scored(self) -> list[int]:
-        """Numbers of the search's candidates that were scored, in the order of their scores."""
+        """Numbers of the search's candidates that were scored on all examples, in the order of their scores."""
         return list(self._numbers)
+
+    @property
+    def costs(self) -> list[float]:
+        """What the search had cost when each of `scored` was told: the axis of a curve, in full evaluations."""
+        return list(self._costs)
 
     @property
     def front(self) -> list[int]:

@@ -13,13 +13,16 @@ from mergesearch.types import Direction, Guide, Objective
 
 @dataclass(frozen=True, eq=False)
 class StoredStudy:
-    """A study's record, facts, space and folded log. `chosen` is the candidate the study ended with, if it did."""
+    """A study's record, facts, space and folded log. `chosen` is the candidate the study ended with, if it did.
+
+    `budget` is what the search may cost, in evaluations of all examples.
+    """
 
     record: StudyRecord
     facts: Mapping[str, Any]
     space: SearchSpace
     results: Results
-    budget: int
+    budget: float
 
     @property
     def chosen(self) -> int | None:
@@ -40,7 +43,7 @@ class StoredStudy:
 def describe(
     space: SearchSpace,
     objectives: tuple[Objective, ...],
-    budget: int,
+    budget: float,
     strategy: str,
     **more: Any,
 ) -> dict[str, Any]:
@@ -60,7 +63,7 @@ def read_stored(store: StudyStore, name: str) -> StoredStudy:
     facts: dict[str, Any] = dict(store.facts(name))
     objectives = tuple(_objective(body) for body in facts["objectives"])
     space = SearchSpace.from_dict(facts["space"])
-    return StoredStudy(record, facts, space, Results(objectives, store.events(name)), int(facts["budget"]))
+    return StoredStudy(record, facts, space, Results(objectives, store.events(name)), facts["budget"])
 
 
 def _objective(body: Mapping[str, Any]) -> Objective:

@@ -10,7 +10,7 @@ from mergesearch.cli.common import JsonOption, print_json
 def list_plugins(
     family: Annotated[str, typer.Argument(help="operators, strategies or scorers.", show_default=False)],
     json: JsonOption = False,
-    markdown: Annotated[bool, typer.Option(help="Operators: print the page docs/operators.md.")] = False,
+    markdown: Annotated[bool, typer.Option(help="Print the page docs/<family>.md.")] = False,
 ) -> None:
     """List what a study file may name, with options, knobs and metrics as the code declares them.
 
@@ -26,11 +26,7 @@ def list_plugins(
     from mergesearch.strategies import STRATEGIES
 
     if markdown:
-        from mergesearch.cli.operators_page import operators_page
-
-        if family != "operators":
-            raise SpecError(f"--markdown is for 'list operators', there is no page of {family}")
-        typer.echo(operators_page(), nl=False)
+        typer.echo(_page(family), nl=False)
         return
     tables = {"operators": OPERATORS, "strategies": STRATEGIES, "scorers": SCORERS}
     if family not in tables:
@@ -46,6 +42,17 @@ def list_plugins(
     Console().print(grid)
 
 
+def _page(family: str) -> str:
+    from mergesearch.cli.operators_page import operators_page
+    from mergesearch.cli.strategies_page import strategies_page
+    from mergesearch.errors import SpecError
+
+    pages = {"operators": operators_page, "strategies": strategies_page}
+    if family not in pages:
+        raise SpecError(f"--markdown is for {' and '.join(pages)}, there is no page of {family}")
+    return pages[family]()
+
+
 def describe(family: str, kind: str, table: dict[str, str]) -> dict[str, Any]:
     """One plug-in: the first line of its file's docstring, its options with defaults, its knobs or metrics."""
     from mergesearch.plugins import load
@@ -57,7 +64,8 @@ def describe(family: str, kind: str, table: dict[str, str]) -> dict[str, Any]:
         "source": f"{source.where} ({source.checked.value})" if (source := getattr(plugin, "SOURCE", None)) else "",
         "options": [_option(name, field) for name, field in plugin.Options.model_fields.items()],
         "knobs": [_knob(knob) for knob in getattr(plugin, "KNOBS", ())],
-        "metrics": [f"metric {name} ({m.direction.value})" for name, m in getattr(plugin, "METRICS", {}).items()],
+        "metrics": [f"metric {name} ({m.direction.value})" for name, m in getattr(plugin, "METRICS", {}).items()]
+        + [_loss(name, loss) for name, loss in getattr(plugin, "LOSSES", {}).items()],
     }
 
 
@@ -72,6 +80,11 @@ def summary(plugin: Any) -> str:
 def _option(name: str, field: Any) -> str:
     default = "required" if field.is_required() else f"default {field.get_default(call_default_factory=True)!r}"
     return f"{name} ({default})" + (f": {field.description}" if field.description else "")
+
+
+def _loss(name: str, loss: Any) -> str:
+    wants = " and ".join(word for word in ("labels", "teacher") if getattr(loss, word))
+    return f"differentiable loss {name}" + (f" (needs {wants})" if wants else " (needs neither labels nor teacher)")
 
 
 def _knob(knob: Any) -> str:

@@ -2,10 +2,10 @@
 
 import inspect
 import re
-from collections.abc import Iterable
 from typing import Any, Literal, get_args, get_origin
 
 from mergesearch.cli.list import summary
+from mergesearch.cli.markdown import table
 from mergesearch.operators import OPERATORS
 from mergesearch.operators.algebra.matrices import NOT_MATRICES
 from mergesearch.operators.base import Checked, OperatorTraits
@@ -41,9 +41,9 @@ def operators_page() -> str:
     """The whole page in Markdown."""
     classes = {kind: load("operator", OPERATORS, kind) for kind in sorted(OPERATORS)}
     rows = [_row(kind, cls) for kind, cls in classes.items()]
-    table = _table(("operator", "what it does", "source", "class", "checked"), rows)
+    overview = table(("operator", "what it does", "source", "class", "checked"), rows)
     sections = [_section(kind, cls) for kind, cls in classes.items()]
-    return "\n".join([_INTRODUCTION, *table, "", *sections])
+    return "\n".join([_INTRODUCTION, *overview, "", *sections])
 
 
 def _row(kind: str, cls: Any) -> tuple[str, ...]:
@@ -51,7 +51,7 @@ def _row(kind: str, cls: Any) -> tuple[str, ...]:
 
 
 def _section(kind: str, cls: type[OperatorTraits]) -> str:
-    knobs = _table(("knob", "range", "start", "per", "meaning"), [_knob(knob) for knob in cls.KNOBS])
+    knobs = table(("knob", "range", "start", "per", "meaning"), [_knob(knob) for knob in cls.KNOBS])
     about = f"{summary(cls)} Source: {cls.SOURCE.title}, {_where(cls)}.{_takes(cls)}"
     lines = [f"## {kind}", "", about, "", *knobs]
     if cls.Options.model_fields:
@@ -86,6 +86,8 @@ def _takes(cls: type[OperatorTraits]) -> str:
         said += " Merges exactly one expert with the base." if low == 1 else f" Merges exactly {low} experts."
     elif low > 1:
         said += f" Needs at least {low} experts."
+    if cls.DIFFERENTIABLE:
+        said += f" Gradients pass back to {', '.join(f'`{knob}`' for knob in cls.DIFFERENTIABLE)}."
     return said + (" Can rebuild each expert from what it keeps." if cls.COMPRESSES else "")
 
 
@@ -122,8 +124,3 @@ def _option(name: str, field: Any, meaning: str) -> str:
     )
     allowed = f" of {', '.join(f'`{choice}`' for choice in choices)}" if choices else ""
     return f"- `{name}` ({shown}{allowed})" + (f": {meaning}" if meaning else "")
-
-
-def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> list[str]:
-    lines = [head, tuple("---" for _ in head), *rows]
-    return [f"| {' | '.join(cell.replace('|', '&#124;') for cell in line)} |" for line in lines]

@@ -11,8 +11,8 @@ def finalists(results: Results, count: int) -> list[int]:
     The recommended candidate, the start, then the best on the search split by what guided the search.
     """
     ranked = sorted(results.scored, key=lambda n: (results.guided(n), n))
-    firsts = [results.by_origin(RECOMMENDED), results.by_origin("start")]
-    numbers = [n for n in firsts if n is not None and results.outcome(n) is not None]
+    whole, firsts = set(ranked), (results.by_origin(RECOMMENDED), results.by_origin("start"))
+    numbers = [n for n in firsts if n is not None and n in whole]
     return list(dict.fromkeys(numbers + ranked))[:count]
 
 

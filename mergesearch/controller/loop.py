@@ -1,53 +1,63 @@
 """The controller: holds the lease, records, submits, tells, until the plan says that the study is finished."""
 
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-
-import numpy as np
 
 from mergesearch.controller.finalists import choose, compared, finalists
 from mergesearch.controller.heartbeat import Heartbeat
 from mergesearch.controller.owner import is_dead, owner_name
 from mergesearch.controller.plan import Action, Facts, plan, search_is_over
+from mergesearch.controller.searcher import Searcher
 from mergesearch.errors import LeaseError, PoolError, StudyFailed
 from mergesearch.pool.base import Job, WorkerPool
 from mergesearch.recipe import Recipe
 from mergesearch.results import RECOMMENDED, Results
 from mergesearch.store.base import Lease, StudyStore
-from mergesearch.strategies.base import Observation, Strategy
-from mergesearch.types import Asked, Candidate, Objective, Scored, Split, Status, Told, Vector, told_losses
+from mergesearch.strategies.base import Need, Strategy
+from mergesearch.types import Asked, Candidate, Objective, Request, Scored, Split, Status, Told, Vector
 
 LEASE_SECONDS = 30.0
 POLL_SECONDS = 0.5
 NOTE_SECONDS = 5.0
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
 class StudyRun:
     """What a controller needs of a study: `work` turns a candidate into what a worker evaluates.
 
+    `evaluations` is the budget: the cost of all that the search asks, an evaluation with a gradient at `gradient_cost`.
+    `needs` adds to what the strategy itself says that it needs.
     `baselines` are origins 'baseline:...' to evaluate beside the budget; `finalists` 0 means no confirm or test split.
     """
 
     name: str
     objectives: tuple[Objective, ...]
-    evaluations: int
+    evaluations: float
     strategy: Strategy
     work: Callable[[Candidate], Recipe | Vector]
     baselines: tuple[str, ...] = ()
     finalists: int = 0
     hours: float | None = None
     failures: int = 5
+    gradient_cost: float = 3.0
+    needs: frozenset[Need] = frozenset()
 
 
 @dataclass(frozen=True)
 class Progress:
-    """A picture of a running study, handed to whoever watches; `results` is live and must only be read."""
+    """A picture of a running study, handed to whoever watches; `results` is live and must only be read.
+
+    `evaluations` counts what was told of the search, `cost` is what that took of the `budget`.
+    """
 
     results: Results = field(repr=False)
     evaluations: int
-    budget: int
+    cost: float
+    budget: float
     running: int
     seconds: float
     phase: str
@@ -72,7 +82,14 @@ class Controller:
         self._results = Results(run.objectives)
         self._running: set[tuple[int, Split]] = set()
         self._failed_in_a_row = 0
-        self._dry = False
+        self._searcher = Searcher(
+            run.strategy,
+            self._results,
+            run.gradient_cost,
+            run.needs,
+            lambda number: store.examples(run.name, number, Split.SEARCH),
+        )
+        self._notes = 0
         self._finalists: list[int] | None = None
         self._chosen: int | None = None
         self._seconds_before = 0.0
@@ -115,6 +132,7 @@ class Controller:
     def _leave(self, status: Status, message: str) -> None:
         self._beat.close()
         try:
+            self._keep_notes()
             self._store.set_facts(self._beat.lease, {"diagnostics": dict(self._run.strategy.diagnostics())})
             self._store.set_status(self._beat.lease, status, message, self._clock())
         finally:
@@ -126,6 +144,7 @@ class Controller:
         self._started = self._clock()
         for event in self._store.events(self._run.name):
             self._take(event)
+        self._notes = len(_texts(self._store.facts(self._run.name).get("notes")))
         self._failed_in_a_row = 0  # whoever resumes has mended something
         self._waiting = self._results.pending
 
@@ -133,8 +152,9 @@ class Controller:
         actions: dict[Action, Callable[[], None]] = {
             Action.SUBMIT: self._submit_waiting,
             Action.BASELINE: self._ask_baseline,
-            Action.SEARCH: self._ask_strategy,
-            Action.RECOMMENDED: self._ask_recommended,
+            Action.PROPOSE: self._searcher.propose,
+            Action.SEARCH: lambda: self._ask(self._searcher.candidate(), Split.SEARCH),
+            Action.RECOMMENDED: lambda: self._ask(self._searcher.recommended(), Split.SEARCH),
             Action.CONFIRM: lambda: self._ask_split(Split.CONFIRM),
             Action.TEST: lambda: self._ask_split(Split.TEST),
             Action.WAIT: self._wait,
@@ -163,16 +183,18 @@ class Controller:
             running=len(self._running),
             unsubmitted=len(self._waiting),
             baselines_left=sum(origin not in known for origin in run.baselines),
-            searched=results.search_asked,
             searching=results.search_asked - results.search_told,
+            spent=results.cost_asked,
             budget=run.evaluations,
             confirms_left=0,
             tests_left=0,
             failed_in_a_row=self._failed_in_a_row,
             failures=run.failures,
+            proposed=self._searcher.proposed,
+            dry=self._searcher.dry,
+            recommends=self._searcher.recommends(run.evaluations),
+            recommended=results.by_origin(RECOMMENDED) is not None,
             out_of_time=run.hours is not None and self._seconds() > run.hours * 3600,
-            recommends=self._recommends(),
-            dry=self._dry,
             wish=self._read_wish(),
         )
         if not run.finalists or facts.baselines_left or not search_is_over(facts) or self._baselines_running():
@@ -187,11 +209,6 @@ class Controller:
 
     def _baselines_running(self) -> bool:
         return any(split is Split.SEARCH for _, split in self._running)
-
-    def _recommends(self) -> bool:
-        if self._run.evaluations - self._results.search_asked != 1:
-            return False
-        return self._results.by_origin(RECOMMENDED) is None and self._run.strategy.recommend() is not None
 
     def _left(self, split: Split) -> list[int]:
         """Candidates still to be asked on a held-out split. The finalists are fixed when the search is over."""
@@ -236,16 +253,6 @@ class Controller:
         origin = next(origin for origin in self._run.baselines if origin not in known)
         self._ask(Candidate(len(self._results.candidates), None, origin), Split.SEARCH)
 
-    def _ask_strategy(self) -> None:
-        proposal = self._run.strategy.ask(self._results.search_asked)
-        self._dry = proposal is None
-        if proposal is not None:
-            self._ask(Candidate(len(self._results.candidates), proposal.point, proposal.origin), Split.SEARCH)
-
-    def _ask_recommended(self) -> None:
-        point = self._run.strategy.recommend()
-        self._ask(Candidate(len(self._results.candidates), point, RECOMMENDED), Split.SEARCH)
-
     def _ask_split(self, split: Split) -> None:
         self._ask(self._results.candidates[self._left(split)[0]], split)
 
@@ -259,12 +266,14 @@ class Controller:
 
     def _submit(self, candidate: Candidate, split: Split) -> None:
         self._running.add((candidate.number, split))
-        self._pool.submit(Job(candidate.number, split, self._run.work(candidate)))
+        # Held-out splits are read whole: what a request says is how the search wanted it.
+        request = candidate.request if split is Split.SEARCH else Request()
+        self._pool.submit(Job(candidate.number, split, self._run.work(candidate), request, candidate.point))
 
     def _wait(self) -> None:
         for done in self._pool.poll(POLL_SECONDS):
             key = (done.job.number, done.job.split)
-            told = self._store.tell(self._beat.lease, *key, done.outcome, self._clock())
+            told = self._store.tell(self._beat.lease, *key, self._searcher.recorded(done), self._clock())
             self._running.discard(key)
             if told is not None:
                 self._take(told)
@@ -273,18 +282,23 @@ class Controller:
     def _take(self, event: Asked | Told) -> None:
         """Fold one log entry into results and strategy; the same for live entries and for a replay."""
         self._results.add(event)
-        self._dry = False
         if isinstance(event, Told):
             worked = isinstance(event.outcome, Scored)
             self._failed_in_a_row = 0 if worked else self._failed_in_a_row + 1
-        if event.split is not Split.SEARCH or event.candidate.point is None:
-            return
-        if isinstance(event, Asked):
-            self._run.strategy.asked(event.candidate)
-        else:
-            self._run.strategy.tell(event.candidate, observation(self._run.objectives, event))
+        if event.split is Split.SEARCH and event.candidate.point is not None:
+            self._searcher.take(event)
+
+    def _keep_notes(self) -> None:
+        """Log what the strategy said since, and keep all of it."""
+        notes = self._run.strategy.notes()
+        if len(notes) > self._notes:
+            for note in notes[self._notes :]:
+                _LOG.info("study %r: %s", self._run.name, note)
+            self._notes = len(notes)
+            self._store.set_facts(self._beat.lease, {"notes": list(notes)})
 
     def _note(self) -> None:
+        self._keep_notes()
         now = self._clock()
         if now - self._noted >= NOTE_SECONDS:
             self._noted = now
@@ -292,19 +306,10 @@ class Controller:
         phase = "search" if self._results.search_asked else "baselines"
         if self._finalists is not None:
             phase = "confirm and test"
-        budget = self._run.evaluations
         if self._watch is not None:
-            told = self._results.search_told
-            self._watch(Progress(self._results, told, budget, len(self._running), self._seconds(), phase))
-
-
-def observation(objectives: tuple[Objective, ...], told: Told) -> Observation | None:
-    """What a strategy is told of an outcome; None if it failed."""
-    if not isinstance(told.outcome, Scored):
-        return None
-    scores = [o.told_score(told.outcome) for o in objectives]
-    values = told_losses(objectives, told.outcome)
-    return Observation(values, np.array([s.stderr for s in scores]), np.array([float(s.n) for s in scores]))
+            told, cost = self._results.search_told, self._results.cost_told
+            budget, running = self._run.evaluations, len(self._running)
+            self._watch(Progress(self._results, told, cost, budget, running, self._seconds(), phase))
 
 
 def acquire(store: StudyStore, name: str, clock: Callable[[], float]) -> Lease:
@@ -316,3 +321,7 @@ def acquire(store: StudyStore, name: str, clock: Callable[[], float]) -> Lease:
         if not is_dead(held_by):
             raise
         return store.acquire(name, owner_name(), LEASE_SECONDS, clock(), replacing=held_by)
+
+
+def _texts(value: object) -> list[object]:
+    return value if isinstance(value, list) else []

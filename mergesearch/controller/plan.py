@@ -3,13 +3,17 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
+SLACK = 1e-9
+"""Costs are sums of shares such as 1/3: what exceeds the budget by less than this fits."""
+
 
 class Action(StrEnum):
     """What the controller does next."""
 
     SUBMIT = "submit"  # something that was asked before and never told: after a crash, say
     BASELINE = "baseline"
-    SEARCH = "search"
+    PROPOSE = "propose"  # let the strategy say what it wants next, and what that costs
+    SEARCH = "search"  # record the proposal and evaluate it
     RECOMMENDED = "recommended"
     CONFIRM = "confirm"
     TEST = "test"
@@ -26,37 +30,43 @@ class Facts:
 
     free: jobs the pool can take now. running: jobs it works on. unsubmitted: asked, not told, not running.
     baselines_left, confirms_left, tests_left: evaluations of that kind not asked yet (the last two are 0 until the
-    search is over). searched, searching: candidates of the search asked, and of those not told. budget: how many may be
-    asked. out_of_time: the hours are used up. recommends: the strategy has a recommendation that was not asked.
-    dry: the strategy has just proposed nothing. failed_in_a_row, failures: failures since the last success, and how
-    many stop the study. wish: what a person asked for, '' if nothing.
+    search is over). searching: candidates of the search asked and not told. spent, budget: cost of those asked, and of
+    all that may be asked, in evaluations of all examples. proposed: cost of what the strategy proposes next, None while
+    it was not asked since the last event. dry: it was, and proposed nothing. recommends: it has a recommendation, and
+    none was asked. recommended: one was asked. out_of_time: the hours are used up. failed_in_a_row, failures: failures
+    since the last success, and how many stop the study. wish: what a person asked for, '' if nothing.
     """
 
     free: int
     running: int
     unsubmitted: int
     baselines_left: int
-    searched: int
     searching: int
-    budget: int
+    spent: float
+    budget: float
     confirms_left: int
     tests_left: int
     failed_in_a_row: int
     failures: int
-    out_of_time: bool = False
-    recommends: bool = False
+    proposed: float | None = None
     dry: bool = False
+    recommends: bool = False
+    recommended: bool = False
+    out_of_time: bool = False
     wish: str = ""
+
+    def fits(self, cost: float) -> bool:
+        """Whether that much is left of the budget."""
+        return self.spent + cost <= self.budget + SLACK
 
 
 def search_is_over(facts: Facts) -> bool:
     """No further candidate of the search will be asked, and all that were are told."""
-    exhausted = facts.dry and facts.running == 0
-    return (facts.searched >= facts.budget or facts.out_of_time or exhausted) and facts.searching == 0
+    return facts.searching == 0 and _search(facts) is Action.FINISH
 
 
 def plan(facts: Facts) -> Action:
-    """The next action. Budgets are checked before an ask, so they are exact to the evaluation."""
+    """The next action. Costs are checked before an ask, so the budget is never exceeded."""
     if facts.wish == "cancel":
         return Action.CANCEL
     if facts.failed_in_a_row >= facts.failures:
@@ -69,8 +79,11 @@ def plan(facts: Facts) -> Action:
         return Action.SUBMIT
     if facts.baselines_left:
         return Action.BASELINE
-    if not search_is_over(facts):
-        return _search(facts)
+    search = _search(facts)
+    if search is not Action.FINISH:
+        return search
+    if facts.searching:
+        return Action.WAIT
     if facts.confirms_left:
         return Action.CONFIRM
     if facts.running:  # what is tested depends on every confirmation
@@ -79,9 +92,21 @@ def plan(facts: Facts) -> Action:
 
 
 def _search(facts: Facts) -> Action:
-    left = facts.budget - facts.searched
-    if left <= 0 or facts.out_of_time:
+    """The search's next action; FINISH: it asks nothing any more.
+
+    The last evaluation measures what the strategy believes best. It is kept back from the first proposal on that would
+    take it, and made when all else is told.
+    """
+    used_up = facts.spent >= facts.budget - SLACK
+    if facts.out_of_time or facts.recommended or used_up:
+        return Action.FINISH
+    recommends = facts.recommends and facts.fits(1.0)
+    kept = 1.0 if recommends else 0.0
+    last = recommends and not facts.fits(1.0 + 2 * SLACK)  # nothing fits beside the recommended one
+    if not last and facts.proposed is None and not facts.dry:
+        return Action.PROPOSE
+    if not last and facts.proposed is not None and facts.fits(facts.proposed + kept):
+        return Action.SEARCH
+    if facts.searching:  # what is told may change the strategy's mind
         return Action.WAIT
-    if facts.recommends and left == 1:  # the last evaluation measures what the strategy believes best
-        return Action.WAIT if facts.searching else Action.RECOMMENDED
-    return Action.WAIT if facts.dry else Action.SEARCH
+    return Action.RECOMMENDED if recommends else Action.FINISH

@@ -1,23 +1,26 @@
 """`mergesearch.search`: any black box, the same strategies, controller and pools as a study of merges."""
 
+import math
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike
 
 from mergesearch.controller.loop import Controller, StudyRun
 from mergesearch.errors import SpecError
-from mergesearch.plugins import load, parse_options
 from mergesearch.pool.base import WorkerPool
-from mergesearch.pool.function import FunctionWorker
+from mergesearch.pool.function import DifferentiableFunction, FunctionWorker
 from mergesearch.pool.profile import Profile, open_pool
 from mergesearch.results import RECOMMENDED, Results
 from mergesearch.space import SearchSpace
 from mergesearch.store.base import StudyStore
 from mergesearch.store.memory import MemoryStore
 from mergesearch.stored import describe
-from mergesearch.strategies import STRATEGIES
-from mergesearch.strategies.base import Problem, Strategy
+from mergesearch.strategies.base import Problem
+from mergesearch.strategies.make import make_strategy, needs
 from mergesearch.types import Candidate, Direction, Objective, Scored, Split, Vector
 
 Function: TypeAlias = Callable[[Vector], Mapping[str, float]]
@@ -36,19 +39,14 @@ class Found:
 @dataclass(frozen=True, eq=False)
 class SearchResult:
     """What a search found. `best` is the recommended candidate where the strategy has one, re-evaluated, else the one
-    with the least weighted loss; None if every evaluation failed. `front` is sorted by number."""
+    with the least weighted loss; None if every evaluation failed. `front` is sorted by number. `cost` is what all of it
+    took from the budget."""
 
     evaluations: tuple[Found, ...]
     front: tuple[Found, ...]
     best: Found | None
     failed: int
-
-
-def make_strategy(kind: str, problem: Problem, seed: int, options: Mapping[str, Any]) -> Strategy:
-    """The strategy `kind`. Raises SpecError for an unknown kind or option."""
-    plugin = load("strategy", STRATEGIES, kind)
-    strategy: Strategy = plugin(problem, seed, parse_options(f"strategy {kind!r}", plugin.Options, options))
-    return strategy
+    cost: float
 
 
 def search(
@@ -56,7 +54,7 @@ def search(
     space: SearchSpace,
     objectives: Mapping[str, str],
     strategy: str = "cma_es",
-    evaluations: int = 100,
+    evaluations: float = 100,
     seed: int = 0,
     *,
     options: Mapping[str, Any] | None = None,
@@ -64,19 +62,27 @@ def search(
     store: StudyStore | None = None,
     pool: WorkerPool | None = None,
     failures: int = 5,
+    start: ArrayLike | None = None,
+    seeds: Sequence[ArrayLike] = (),
+    gradient_cost: float = 3.0,
 ) -> SearchResult:
     """Search a black box.
 
     Args:
         function: natural values (D,) -> a finite score for each objective. If it raises, the candidate has failed.
+            An object that also has a method `gradients(values)` -> the gradient (D,) of each score with respect to the
+            values offers them to strategies that use gradients.
         objectives: name -> 'max' or 'min'. Several make a front.
         strategy: a kind of `mergesearch list strategies`, with its `options`.
+        evaluations: the budget; an evaluation with gradients takes `gradient_cost` of it.
         weights: name -> weight in the weighted sum, for strategies with one objective; 1 each unless given.
         store: where the log is kept; in memory unless given. pool: this process unless given.
         failures: failed evaluations in a row that stop the search.
+        start: natural values (D,) to begin with, clipped to the space; its axes' own starts unless given. seeds: more
+            of them that are worth an early look.
 
     Raises:
-        SpecError: an unknown strategy, option or direction.
+        SpecError: an unknown strategy, option or direction; a strategy that needs gradients and gets none.
         StudyFailed: too many evaluations failed in a row.
 
     >>> import numpy as np
@@ -91,19 +97,53 @@ def search(
     True
     """
     wanted = _objectives(objectives, weights or {})
-    problem = Problem(space.dim, wanted, space.start, evaluations)
+    problem = _problem(function, space, wanted, evaluations, gradient_cost)
+    if start is not None:
+        problem = replace(problem, start=_point_of(space, start))
+    problem = replace(problem, seeds=tuple(_point_of(space, values) for values in seeds))
     made = make_strategy(strategy, problem, seed, options or {})
     if store is None:
         store = MemoryStore()
     if pool is None:
-        pool = open_pool(Profile(), lambda: FunctionWorker(function, tuple(objectives)))
+        directions = {objective.name: objective.direction for objective in wanted}
+        pool = open_pool(Profile(), lambda: FunctionWorker(function, tuple(objectives), space, directions))
     store.create("search", "", "", time.time(), describe(space, wanted, evaluations, strategy))
-    run = StudyRun("search", wanted, evaluations, made, lambda c: space.values(_point(c)), failures=failures)
+    run = StudyRun(
+        "search",
+        wanted,
+        evaluations,
+        made,
+        lambda c: space.values(_point(c)),
+        failures=failures,
+        gradient_cost=gradient_cost,
+        needs=needs(strategy, options or {}),
+    )
     try:
         results = Controller(run, store, pool).run()
     finally:
         pool.close()
     return _result(results, space)
+
+
+def _problem(
+    function: Function,
+    space: SearchSpace,
+    objectives: tuple[Objective, ...],
+    evaluations: float,
+    gradient_cost: float,
+) -> Problem:
+    if not (math.isfinite(evaluations) and evaluations >= 1 and gradient_cost > 0):
+        raise SpecError(f"a search needs evaluations >= 1 and gradient_cost > 0, got {evaluations} and {gradient_cost}")
+    gradients = ("loss",) if isinstance(function, DifferentiableFunction) else ()
+    return Problem(space.dim, objectives, space.start, evaluations, gradients=gradients, gradient_cost=gradient_cost)
+
+
+def _point_of(space: SearchSpace, values: ArrayLike) -> Vector:
+    """The point (D,) of natural values, clipped to the space."""
+    given = np.asarray(values, dtype=np.float64)
+    if given.shape != (space.dim,) or not np.isfinite(given).all():
+        raise SpecError(f"start and seeds are {space.dim} finite natural values each, got {values!r}")
+    return space.point(given)
 
 
 def _point(candidate: Candidate) -> Vector:
@@ -140,4 +180,5 @@ def _result(results: Results, space: SearchSpace) -> SearchResult:
         front=tuple(found(n) for n in results.front),
         best=None if best is None else found(best),
         failed=results.failed,
+        cost=results.cost_told,
     )

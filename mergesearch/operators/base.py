@@ -101,7 +101,7 @@ class OperatorTraits(Protocol):
     MIN_EXPERTS: int = 1
     MAX_EXPERTS: int | None = None  # None: any number
     COMPRESSES: bool = False  # True: what `prepare` returns is `Compressed`
-    DIFFERENTIABLE: bool = False  # True: what `prepare` returns is `Differentiable`
+    DIFFERENTIABLE: tuple[str, ...] = ()  # knobs with exact gradients; where any, `prepare` gives a `Differentiable`
 
     def __init__(self, options: PluginOptions) -> None: ...
 

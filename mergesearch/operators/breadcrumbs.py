@@ -17,9 +17,10 @@ import numpy as np
 from mergesearch.errors import EvaluationError
 from mergesearch.operators.base import Checked, Layout, MergeOperator, Source, Tensors
 from mergesearch.operators.passes.chunked import Window
+from mergesearch.operators.passes.slopes import by_group, slope_products, sum_gradient
 from mergesearch.operators.passes.stream import Stream
 from mergesearch.operators.passes.trim import BYTES_PER_ENTRY, Trim
-from mergesearch.operators.passes.windowed import windowed_sum
+from mergesearch.operators.passes.windowed import window_changes, windowed_sum
 from mergesearch.plugins import PluginOptions
 from mergesearch.space import Knob, Per, Settings
 
@@ -55,6 +56,7 @@ class Breadcrumbs(MergeOperator):
     SOURCE: ClassVar[Source] = _SOURCE
     KNOBS = _KNOBS
     CACHE = "P1"
+    DIFFERENTIABLE = ("coefficient", "scale")
 
     def __init__(self, options: PluginOptions) -> None:
         assert isinstance(options, Options)
@@ -114,6 +116,17 @@ class Crumbs:
         total = weights.sum(axis=1, keepdims=True) if normalize else np.ones((len(names), 1))
         weights = weights / np.where(np.abs(total) < 1e-8, 1.0, total) * scale[:, None]
         windowed_sum(self._stream, names, weights, windows, into)
+
+    def pull_back(self, settings: Settings, slopes: Tensors) -> Settings:
+        """See `Differentiable.pull_back`: of `coefficient` and `scale`. Not with election."""
+        names = [name for name in self._layout.group_of if name in slopes]
+        rows = [self._layout.group_of[name] for name in names]
+        windows = self._windows(settings, rows, names) if names else {}
+        products = slope_products(
+            slopes, names, len(self._layout.experts), lambda name: window_changes(self._stream, name, windows[name])
+        )
+        grouped = by_group(products, rows, len(self._layout.groups))
+        return sum_gradient(settings, grouped, normalize=self._options.normalize)
 
     def _windows(self, settings: Settings, rows: Sequence[int], names: Sequence[str]) -> dict[str, Window]:
         """What is kept of each tensor."""

@@ -50,6 +50,7 @@ class DareLinear(MergeOperator):
     SOURCE: ClassVar[Source] = _SOURCE
     KNOBS = _KNOBS
     CACHE = "P2"  # the masks are drawn in the pass: nothing is remembered
+    DIFFERENTIABLE = ("coefficient", "scale")
 
     def __init__(self, options: PluginOptions) -> None:
         assert isinstance(options, Options)

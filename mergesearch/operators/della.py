@@ -87,6 +87,7 @@ class DellaLinear(MergeOperator):
     SOURCE: ClassVar[Source] = _SOURCE
     KNOBS = (replace(_COEFFICIENT, init=0.3), *_KNOBS)  # a plain sum of the changes is too much to start from
     CACHE = "P2"
+    DIFFERENTIABLE = ("coefficient", "scale")
 
     def __init__(self, options: PluginOptions) -> None:
         assert isinstance(options, LinearOptions)

@@ -48,6 +48,7 @@ class IsoC(MergeOperator):
     SOURCE: ClassVar[Source] = Source("Isotropic merging, Iso-C", "arXiv:2502.04959", Checked.GOLDEN, _RANK)
     KNOBS = (_SCALE, _COEFFICIENT, _FLATTENING)
     CACHE = "P4"
+    DIFFERENTIABLE = ("scale",)
 
     def __init__(self, options: PluginOptions) -> None:
         assert isinstance(options, Options)
@@ -74,6 +75,7 @@ class IsoCts(MergeOperator):
         _FLATTENING,
     )
     CACHE = "P4"
+    DIFFERENTIABLE = ("scale",)
 
     def __init__(self, options: PluginOptions) -> None:
         assert isinstance(options, Options)

@@ -10,12 +10,23 @@ from dataclasses import replace
 from typing import ClassVar, cast, final
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 
 from mergesearch.checkpoints.groups import layer_depths
 from mergesearch.errors import SpecError
 from mergesearch.operators import OPERATORS
-from mergesearch.operators.base import Checked, Compressed, Layout, MergeOperator, Prepared, Source, Tensors
+from mergesearch.operators.base import (
+    Checked,
+    Compressed,
+    Differentiable,
+    Layout,
+    MergeOperator,
+    Prepared,
+    Source,
+    Tensors,
+)
+from mergesearch.operators.passes.slopes import in_first_column
 from mergesearch.operators.task_arithmetic import TaskArithmetic
 from mergesearch.plugins import PluginOptions, load, parse_options
 from mergesearch.space import Knob, Per, Settings
@@ -24,6 +35,7 @@ _KNOBS = (
     Knob("alpha", 0.0, 1.0, 0.5, Per.STUDY, searched=True, doc="α: factor in the first layer and outside the layers"),
     Knob("beta", -0.3, 1.2, 0.5, Per.STUDY, searched=True, doc="β: what the last layer gets more than the first"),
 )
+_OWN = tuple(knob.name for knob in _KNOBS)
 
 
 class Options(PluginOptions):
@@ -52,6 +64,7 @@ class Lines(MergeOperator):
     )
     KNOBS: tuple[Knob, ...] = (*_KNOBS, *TaskArithmetic.KNOBS)
     CACHE = TaskArithmetic.CACHE
+    DIFFERENTIABLE: tuple[str, ...] = (*_OWN, *TaskArithmetic.DIFFERENTIABLE)
 
     def __init__(self, options: PluginOptions) -> None:
         assert isinstance(options, Options)
@@ -66,6 +79,8 @@ class Lines(MergeOperator):
         self._outer = {_renamed(knob).name: knob.name for knob in inner.KNOBS}
         self.KNOBS = (*_KNOBS, *(_renamed(knob) for knob in inner.KNOBS))
         self.CACHE, self.WHOLE_MODEL, self.COMPRESSES = inner.CACHE, inner.WHOLE_MODEL, inner.COMPRESSES
+        exact = tuple(_renamed(knob).name for knob in inner.KNOBS if knob.name in inner.DIFFERENTIABLE)
+        self.DIFFERENTIABLE = (*_OWN, *exact) if exact else ()
         self.MIN_EXPERTS, self.MAX_EXPERTS = inner.MIN_EXPERTS, inner.MAX_EXPERTS
 
     def extra_bytes(self, shapes: Mapping[str, tuple[int, ...]], experts: int) -> int:
@@ -80,7 +95,9 @@ class Lines(MergeOperator):
         names = tuple(layout.groups[g] if s is None else f"{layout.groups[g]} at depth {s:g}" for g, s in rows)
         inner = self._inner.prepare(base, experts, Layout(layout.experts, names, group_of))
         table = Refined(self._outer, tuple(rows))
-        return ScaledCodes(cast(Compressed, inner), table) if self.COMPRESSES else Scaled(inner, table)
+        if self.COMPRESSES:
+            return ScaledCodes(cast(Compressed, inner), table)
+        return ScaledSlopes(cast(Differentiable, inner), table) if self.DIFFERENTIABLE else Scaled(inner, table)
 
 
 @final
@@ -94,10 +111,30 @@ class Refined:
         self._share = np.array([0.0 if share is None else share for _, share in rows])
 
     def __call__(self, settings: Settings) -> Settings:
-        alpha, beta = (settings[knob][self._groups, 0] for knob in ("alpha", "beta"))
-        factor = alpha + np.where(self._inside, beta * self._share, 0.0)  # (R,)
+        factor = self._factor(settings)
         inner = {own: settings[name][self._groups] for name, own in self._knobs.items()}
         return inner | {"scale": inner["scale"] * factor[:, None]}
+
+    def pull_back(self, settings: Settings, inner: Settings) -> Settings:
+        """The gradient with respect to our settings (G, K), from that with respect to the operator's own (R, K)."""
+        found = {}
+        for name, own in self._knobs.items():
+            if own in inner:
+                factor = self._factor(settings)[:, None] if own == "scale" else 1.0
+                found[name] = np.zeros_like(settings[name])
+                np.add.at(found[name], self._groups, inner[own] * factor)
+        scale = next(name for name, own in self._knobs.items() if own == "scale")
+        along = inner["scale"][:, 0] * settings[scale][self._groups, 0]  # (R,)
+        for knob, sums in (("alpha", along), ("beta", along[self._inside] * self._share[self._inside])):
+            total = np.zeros(len(settings[knob]))
+            total[0] = sums.sum()
+            found[knob] = in_first_column(total, settings[knob].shape[1])
+        return found
+
+    def _factor(self, settings: Settings) -> NDArray[np.float64]:
+        """(R,): what the depth makes of the scale."""
+        alpha, beta = (settings[knob][self._groups, 0] for knob in ("alpha", "beta"))
+        return np.asarray(alpha + np.where(self._inside, beta * self._share, 0.0))
 
 
 @final
@@ -110,6 +147,22 @@ class Scaled:
     def apply(self, settings: Settings, names: Sequence[str], into: Tensors) -> None:
         """See `Prepared.apply`."""
         self._inner.apply(self._table(settings), names, into)
+
+
+@final
+class ScaledSlopes:
+    """Prepared models of `lines` around an operator through which gradients pass back."""
+
+    def __init__(self, inner: Differentiable, table: Refined) -> None:
+        self._inner, self._table = inner, table
+
+    def apply(self, settings: Settings, names: Sequence[str], into: Tensors) -> None:
+        """See `Prepared.apply`."""
+        self._inner.apply(self._table(settings), names, into)
+
+    def pull_back(self, settings: Settings, slopes: Tensors) -> Settings:
+        """See `Differentiable.pull_back`: of `alpha`, `beta` and what the operator itself gives."""
+        return self._table.pull_back(settings, self._inner.pull_back(self._table(settings), slopes))
 
 
 @final

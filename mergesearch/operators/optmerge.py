@@ -51,6 +51,7 @@ class OptMerge(MergeOperator):
         Knob("coefficient", 0.2, 3.0, 1.0, doc="w_k: weight of an expert's interference; 0 leaves it out"),
     )
     CACHE = "P4"  # in the coefficients; a change of the scale alone costs one pass
+    DIFFERENTIABLE = ("scale",)
 
     def __init__(self, options: PluginOptions) -> None:
         assert isinstance(options, Options)
@@ -85,6 +86,10 @@ class Descended:
         if (settings["coefficient"] < 0).any():
             raise EvaluationError("optmerge: coefficients must be at least 0, or the loss has no minimum")
         self._merged.apply(settings, names, into)
+
+    def pull_back(self, settings: Settings, slopes: Tensors) -> Settings:
+        """See `Differentiable.pull_back`: of `scale`."""
+        return self._merged.pull_back(settings, slopes)
 
     def _change(self, name: str, weights: Key) -> list[torch.Tensor]:
         """M of one matrix: M0 - (M0 C - D) b(C), where C = AᵀA and so A b(AᵀA) = b(AAᵀ) A."""

@@ -47,6 +47,7 @@ class RTsvm(MergeOperator):
         Knob("rank_floor", 0.0, 1.0, 0.25, Per.GROUP, doc="least rank of a matrix, in min(out, in) / K"),
     )
     CACHE = "P1"
+    DIFFERENTIABLE = ("coefficient", "scale")
 
     def __init__(self, options: PluginOptions) -> None:
         assert isinstance(options, Options)
@@ -85,15 +86,25 @@ class Weighed:
             lambda settings, row: Plan((float(settings["rank_floor"][row, 0]),), weights(settings, row)),
             weights,
             self._balance,
+            per_expert=True,
         )
 
     def apply(self, settings: Settings, names: Sequence[str], into: Tensors) -> None:
         """See `Prepared.apply`."""
+        self._share(settings, names)
+        self._components.apply(settings, names, into)
+
+    def pull_back(self, settings: Settings, slopes: Tensors) -> Settings:
+        """See `Differentiable.pull_back`: of `coefficient` and `scale`."""
+        self._share(settings, [name for name in self._layout.group_of if name in slopes])
+        return self._components.pull_back(settings, slopes)
+
+    def _share(self, settings: Settings, names: Sequence[str]) -> None:
+        """Bring the outlier shares of `names` up to these settings."""
         group_of = self._layout.group_of
         wanted = {name: float(settings["outlier"][group_of[name], 0]) for name in names if name in self._full}
         stale = [name for name, outlier in wanted.items() if self._shares.get(name, (None,))[0] != outlier]
         self._shares.update(zip(stale, for_each(stale, lambda name: self._outlying(name, wanted[name])), strict=True))
-        self._components.apply(settings, names, into)
 
     def rank(self, name: str, floor: float) -> int:
         """Directions that each expert has in a matrix."""

@@ -9,6 +9,7 @@ from typing import ClassVar, final
 import numpy as np
 
 from mergesearch.operators.base import Checked, Layout, MergeOperator, Source, Tensors
+from mergesearch.operators.passes.slopes import by_group, changes, slope_products, sum_gradient
 from mergesearch.operators.passes.stream import Stream
 from mergesearch.plugins import PluginOptions
 from mergesearch.space import Knob, Per, Settings
@@ -31,6 +32,7 @@ class TaskArithmetic(MergeOperator):
         Knob("scale", 0.0, 2.0, 1.0, Per.GROUP, doc="λ: a common factor on the sum"),
     )
     CACHE = "P0"
+    DIFFERENTIABLE = ("coefficient", "scale")
 
     def __init__(self, options: PluginOptions) -> None:
         assert isinstance(options, Options)
@@ -56,3 +58,11 @@ class TaskVectors:
         weights = np.concatenate([np.ones((len(weights), 1)), weights], axis=1)  # (G, 1 + K), the base's is unused
         rows = [self._layout.group_of[name] for name in names]
         self._stream.weighted_sum(names, weights[rows], into, centred=True)
+
+    def pull_back(self, settings: Settings, slopes: Tensors) -> Settings:
+        """See `Differentiable.pull_back`: of both knobs."""
+        names = [name for name in self._layout.group_of if name in slopes]
+        experts, rows = len(self._layout.experts), [self._layout.group_of[name] for name in names]
+        products = slope_products(slopes, names, experts, lambda name: changes(self._stream, name))
+        grouped = by_group(products, rows, len(self._layout.groups))
+        return sum_gradient(settings, grouped, normalize=self._options.normalize)

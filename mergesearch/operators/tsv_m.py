@@ -50,6 +50,7 @@ class TsvM(MergeOperator):
         Knob("rank_share", 0.5, _LARGEST_SHARE, 1.0, Per.GROUP, doc="directions of an expert, in min(out, in) / K"),
     )
     CACHE = "P1"
+    DIFFERENTIABLE = ("coefficient", "scale")
 
     def __init__(self, options: PluginOptions) -> None:
         assert isinstance(options, Options)
@@ -76,6 +77,7 @@ class TsvM(MergeOperator):
             lambda name, key: directions.components(name, rank_of(base[name].shape, count, key[0])),
             _plan,
             weights,
+            per_expert=True,
         )
 
 

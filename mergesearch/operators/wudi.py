@@ -67,6 +67,7 @@ class Wudi(MergeOperator):
         Knob("time", 10.0, 1e5, 300.0, Per.GROUP, Scale.LOG, doc="T: how far 'closed' goes towards the minimiser"),
     )
     CACHE = "P3"
+    DIFFERENTIABLE = ("scale",)
 
     def __init__(self, options: PluginOptions) -> None:
         assert isinstance(options, Options)
@@ -105,6 +106,10 @@ class Solved:
         if (settings["coefficient"] < 0).any():
             raise EvaluationError("wudi: coefficients must be at least 0, or the loss has no minimum")
         self._merged.apply(settings, names, into)
+
+    def pull_back(self, settings: Settings, slopes: Tensors) -> Settings:
+        """See `Differentiable.pull_back`: of `scale`."""
+        return self._merged.pull_back(settings, slopes)
 
     def _plan(self, settings: Settings, row: int) -> Plan:
         knobs = (float(settings["rank_ratio"][row, 0]), float(settings["time"][row, 0]))

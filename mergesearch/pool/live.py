@@ -104,6 +104,12 @@ def live_tensors(model: torch.nn.Module, names: Sequence[str]) -> Mapping[str, t
     return {name: state[memory[name]] for name in names}
 
 
+def live_parameters(model: torch.nn.Module, live: Mapping[str, torch.Tensor]) -> Mapping[str, torch.nn.Parameter]:
+    """The parameters behind the live tensors, under the same names; a buffer has none."""
+    parameters = {_place(parameter): parameter for parameter in model.parameters() if parameter.numel()}
+    return {name: parameters[_place(tensor)] for name, tensor in live.items() if _place(tensor) in parameters}
+
+
 def make_head(model: torch.nn.Module, tensors: Mapping[str, torch.Tensor]) -> Head:
     """A head to `wear`, from tensors under the files' names; shapes may differ from the model's own.
 

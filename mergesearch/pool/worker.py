@@ -2,11 +2,10 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from time import perf_counter
-from typing import final
+from typing import cast, final
 
 import numpy as np
 import torch
@@ -20,50 +19,27 @@ from mergesearch.checkpoints.load import load_tensors
 from mergesearch.checkpoints.reader import Checkpoint
 from mergesearch.errors import CheckpointError, EvaluationError, PoolError, SpecError
 from mergesearch.merging import make_operator
-from mergesearch.operators.base import Layout
-from mergesearch.plugins import did_you_mean, load, parse_options
+from mergesearch.operators.base import Tensors
 from mergesearch.pool.base import Job
+from mergesearch.pool.gradients import no_gradients, slopes_of, tracked
 from mergesearch.pool.jobs import one_sentence
-from mergesearch.pool.live import Head, live_tensors, load_model, make_head, names_in_files, names_in_memory, wear
+from mergesearch.pool.live import (
+    Head,
+    live_parameters,
+    live_tensors,
+    load_model,
+    make_head,
+    names_in_files,
+    names_in_memory,
+    wear,
+)
+from mergesearch.pool.setup import ObjectiveSetup, WorkerSetup, make_scorers, scorer_key
 from mergesearch.recipe import Recipe
-from mergesearch.scorers import SCORERS
-from mergesearch.scorers.base import AnyScorer, BuildScorer, Built, ScorerContext
+from mergesearch.scorers.base import BuildScorer, Built, DifferentiableScorer
 from mergesearch.space import Settings
-from mergesearch.types import Failed, Outcome, Score, Scored, Split, Timing
+from mergesearch.types import Failed, Outcome, Request, Score, Scored, Split, Timing, Vector
 
-
-@dataclass(frozen=True)
-class ObjectiveSetup:
-    """An objective as a worker sees it: `metric` of `scorer` on `data` (its options), wearing `head`'s head (None:
-    the base's own), of the merged model or of the one that is rebuilt for the expert `rebuild`."""
-
-    name: str
-    scorer: str
-    data: Mapping[str, object]
-    metric: str
-    head: str | None = None
-    rebuild: str | None = None
-
-
-@dataclass(frozen=True)
-class WorkerSetup:
-    """All that a MergeWorker is built from; picklable.
-
-    `heads` are patterns of tensor names that are not merged. Relative data paths are relative to `root`; `seed` fixes
-    the order of the examples. `device` is 'auto', 'cpu' or 'cuda'; `dtype` None takes the base's; `threads` None
-    leaves torch's number of threads alone.
-    """
-
-    base: Path
-    experts: Mapping[str, Path]
-    heads: tuple[str, ...]
-    layout: Layout
-    objectives: tuple[ObjectiveSetup, ...]
-    root: Path
-    seed: int = 0
-    device: str = "auto"
-    dtype: str | None = None
-    threads: int | None = None
+__all__ = ["MergeWorker", "ObjectiveSetup", "WorkerSetup", "mean_score", "whole_model"]
 
 
 @final
@@ -79,13 +55,13 @@ class MergeWorker:
         if setup.threads is not None:
             torch.set_num_threads(setup.threads)
         self._setup = setup
-        self._scorers = _scorers(setup)
+        self._scorers = make_scorers(setup)
         for scorer in self._scorers.values():
             scorer.check()  # before the models, which take longer
         device = _device(setup.device)
         base = Checkpoint.open(setup.base)
         experts = {name: open_expert(setup.experts[name]) for name in setup.layout.experts}
-        asked = [o for o in setup.objectives if not isinstance(self._scorers[_scorer_key(o)], BuildScorer)]
+        asked = [o for o in setup.objectives if not isinstance(self._scorers[scorer_key(o)], BuildScorer)]
         whole = {o.head: whole_model(o.head, experts) if o.head is not None else base for o in asked}
         skeleton = next((model for head, model in whole.items() if head is not None), base)
         merged = sorted(setup.layout.group_of)
@@ -93,20 +69,25 @@ class MergeWorker:
         self._model = load_model(skeleton.folder, skeleton.config.get("architectures") or (), device, dtype)
         self._wear_base(base)
         self._live = live_tensors(self._model, merged)
+        self._parameters = live_parameters(self._model, self._live)
         self._base = _tensors(base, self._live)
         self._experts = [self._expert(name, experts[name], base) for name in setup.layout.experts]
+        self._opened = experts
         self._heads = {head: self._head(model) for head, model in whole.items()}
+        self._taught: set[tuple[str, Split, str]] = set()  # scorer, split and loss whose teacher has been asked
         self._builders: dict[str, CandidateBuilder] = {}
         self._last = ""
 
     def evaluate(self, job: Job) -> Outcome:
-        """Build the job's recipe and score every objective on its split."""
+        """Build the job's recipe and score every objective on the examples asked for, with gradients if these are."""
         begin = built = perf_counter()
         outcome: Outcome
         try:
+            if job.request.gradient:
+                self._teach(job)
             builder, settings = self._build(job.work)
             built = perf_counter()
-            outcome = self._score(job.split, builder, settings)
+            outcome = self._score(job, builder, settings)
         except Exception as error:  # noqa: BLE001 - whatever a candidate raises is its own failure, not the study's
             outcome = Failed(type(error).__name__, one_sentence(error))
         return replace(outcome, timing=Timing(build=built - begin, score=perf_counter() - built))
@@ -129,33 +110,87 @@ class MergeWorker:
         self._last = key
         return self._builders[key], recipe.settings
 
-    def _score(self, split: Split, builder: CandidateBuilder, settings: Settings) -> Scored | Failed:
+    def _score(self, job: Job, builder: CandidateBuilder, settings: Settings) -> Scored | Failed:
         given: dict[str, Mapping[str, NDArray[np.float32]]] = {}
+        slopes: dict[str, Vector] = {}
         stands: str | None = None  # whose model is live: the merged one comes first
-        for objective in sorted(self._setup.objectives, key=lambda o: o.rebuild or ""):
-            key, scorer = _scorer_key(objective), self._scorers[_scorer_key(objective)]
-            if key in given:
+        with tracked(self._parameters if job.request.gradient else {}):
+            for objective in sorted(self._setup.objectives, key=lambda o: o.rebuild or ""):
+                key, scorer = scorer_key(objective), self._scorers[scorer_key(objective)]
+                if key in given:
+                    continue
+                if isinstance(scorer, BuildScorer):
+                    given[key] = scorer.score_build(Built(builder.stored_bytes(settings)))
+                    continue
+                if objective.rebuild is not None and objective.rebuild != stands:
+                    builder.rebuild(settings, self._setup.layout.experts.index(objective.rebuild))
+                    stands = objective.rebuild
+                wear(self._model, self._heads[objective.head])
+                if job.request.gradient:
+                    given[key], slopes[key] = self._differentiated(job, objective, builder, settings)
+                else:
+                    whole = job.request == Request()
+                    rows = None if whole else job.request.rows(scorer.count(job.split))
+                    given[key] = scorer.score(self._model, job.split, rows)
+        return _outcome(self._setup, job, given, slopes)
+
+    def _differentiated(
+        self, job: Job, objective: ObjectiveSetup, builder: CandidateBuilder, settings: Settings
+    ) -> tuple[Mapping[str, NDArray[np.float32]], Vector]:
+        """An objective's values, and the gradient (D,) of the mean of its differentiable loss."""
+        scorer, space, loss = self._scorers[scorer_key(objective)], self._setup.space, job.request.gradient
+        assert isinstance(scorer, DifferentiableScorer)
+        assert space is not None
+        assert job.point is not None  # `_teach` has looked
+        rows = job.request.rows(scorer.count(job.split))
+        slopes, values = slopes_of(self._model, self._parameters, scorer, job.split, rows, loss)
+        return values, space.pull_back(job.point, builder.pull_back(settings, slopes)) / len(rows)
+
+    def _teach(self, job: Job) -> None:
+        """Make sure that gradients can be taken, and ask the teachers of a loss that needs them, once for a split.
+
+        Raises:
+            EvaluationError: they cannot.
+        """
+        loss, setup = job.request.gradient, self._setup
+        if setup.space is None or job.point is None:
+            raise EvaluationError("gradients are taken at a point of a search space; this job or this worker has none")
+        if not isinstance(job.work, Recipe):
+            raise EvaluationError("a merge worker builds recipes, this job holds plain values")
+        operator = make_operator(job.work.operator, job.work.options)
+        if fault := no_gradients(operator, setup, self._opened, self._scorers):
+            raise EvaluationError(fault)
+        for objective in setup.objectives:
+            key, teacher = scorer_key(objective), objective.taught_by
+            scorer = self._scorers[key]
+            assert isinstance(scorer, DifferentiableScorer)
+            if loss not in scorer.LOSSES:
+                offered = ", ".join(map(repr, scorer.LOSSES))
+                raise EvaluationError(
+                    f"objective {objective.name!r} has no differentiable loss {loss!r}, scorer {objective.scorer!r} "
+                    f"offers {offered}"
+                )
+            if not scorer.LOSSES[loss].teacher or (key, job.split, loss) in self._taught:
                 continue
-            if isinstance(scorer, BuildScorer):
-                given[key] = scorer.score_build(Built(builder.stored_bytes(settings)))
-                continue
-            if objective.rebuild is not None and objective.rebuild != stands:
-                builder.rebuild(settings, self._setup.layout.experts.index(objective.rebuild))
-                stands = objective.rebuild
-            wear(self._model, self._heads[objective.head])
-            given[key] = scorer.score(self._model, split)
-        scores, metrics, examples = {}, {}, {}
-        for objective in self._setup.objectives:
-            values = given[_scorer_key(objective)]
-            for metric in (objective.metric, *values):
-                if not np.isfinite(values[metric]).all():
-                    return Failed(
-                        "not_finite", f"objective {objective.name!r}: {metric} is not finite on {split.value}"
-                    )
-            metrics[objective.name] = {metric: mean_score(array) for metric, array in values.items()}
-            scores[objective.name] = metrics[objective.name][objective.metric]
-            examples[objective.name] = values[objective.metric]
-        return Scored(scores, metrics, examples)
+            if teacher is None:
+                raise EvaluationError(
+                    f"objective {objective.name!r}: the loss {loss!r} needs an expert to learn from; give it a head "
+                    "or a teacher"
+                )
+            self._become(teacher)
+            scorer.teach(self._model, job.split, loss)
+            self._taught.add((key, job.split, loss))
+
+    def _become(self, name: str) -> None:
+        """Make the live model one expert, with its own head. What builds the next candidate then writes all of it."""
+        tensors = cast("Tensors", self._experts[self._setup.layout.experts.index(name)])  # adapters were refused
+        self._last = ""
+        with torch.no_grad():
+            for place, tensor in tensors.items():
+                self._live[place].copy_(tensor)
+        if name not in self._heads:
+            self._heads[name] = self._head(whole_model(name, self._opened))
+        wear(self._model, self._heads[name])
 
     def _wear_base(self, base: Checkpoint) -> None:
         """Bring everything but heads to the base's values: what is not merged is the base's."""
@@ -198,26 +233,26 @@ def mean_score(values: NDArray[np.float32]) -> Score:
     return Score(float(exact.mean()), float(exact.std() / np.sqrt(len(exact))), len(exact))
 
 
-def _scorer_key(objective: ObjectiveSetup) -> str:
-    """Objectives that differ in their metric alone share one scorer, and one pass over the data."""
-    what = [objective.scorer, dict(objective.data), objective.head, objective.rebuild]
-    return json.dumps(what, sort_keys=True, default=str)
-
-
-def _scorers(setup: WorkerSetup) -> Mapping[str, AnyScorer]:
-    """A scorer for each key. Raises SpecError for an unknown kind, option or metric."""
-    found: dict[str, AnyScorer] = {}
+def _outcome(
+    setup: WorkerSetup, job: Job, given: Mapping[str, Mapping[str, NDArray[np.float32]]], slopes: Mapping[str, Vector]
+) -> Scored | Failed:
+    """The outcome of per-example values and gradients, both by scorer's key."""
+    scores, metrics, examples, gradients = {}, {}, {}, {}
     for objective in setup.objectives:
-        kind = load("scorer", SCORERS, objective.scorer)
-        options = parse_options(f"objective {objective.name!r}: data", kind.Options, objective.data)
-        if objective.metric not in kind.METRICS:
-            near = did_you_mean(objective.metric, kind.METRICS)
-            raise SpecError(
-                f"objective {objective.name!r}: {objective.scorer!r} has no metric {objective.metric!r}{near}"
-            )
-        model = setup.experts[objective.head] if objective.head is not None else setup.base
-        found[_scorer_key(objective)] = kind(options, ScorerContext(model, setup.root, setup.seed))
-    return found
+        key = scorer_key(objective)
+        values = given[key]
+        where = f"objective {objective.name!r}"
+        for metric in (objective.metric, *values):
+            if not np.isfinite(values[metric]).all():
+                return Failed("not_finite", f"{where}: {metric} is not finite on {job.split.value}")
+        metrics[objective.name] = {metric: mean_score(array) for metric, array in values.items()}
+        scores[objective.name] = metrics[objective.name][objective.metric]
+        examples[objective.name] = values[objective.metric]
+        if key in slopes:
+            if not np.isfinite(slopes[key]).all():
+                return Failed("not_finite", f"{where}: the gradient of {job.request.gradient} is not finite")
+            gradients[objective.name] = slopes[key]
+    return Scored(scores, metrics, examples, gradients)
 
 
 def _device(asked: str) -> torch.device:

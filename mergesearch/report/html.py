@@ -12,7 +12,7 @@ from mergesearch.report.heat import heatmap_figure
 from mergesearch.report.plot import MOST_OBJECTIVES, front_figure
 from mergesearch.report.table import Comparison, mean
 from mergesearch.report.table_text import TITLES, columns, estimates, gap_sentence, leaders, legend
-from mergesearch.report.view import FAILURES_SHOWN, StudyView, failures, hypervolume, marks, timing
+from mergesearch.report.view import FAILURES_SHOWN, StudyView, failures, hypervolume, marks, spent, timing
 from mergesearch.types import Split
 
 FRONT_SHOWN = 50
@@ -85,7 +85,7 @@ def report_html(view: StudyView) -> str:
 def summary_lines(view: StudyView, comparison: Comparison) -> list[str]:
     """Three lines: how far the study is, what the searched merge scores, and what that is worth."""
     results = view.results
-    first = f"{results.search_told} of {view.budget} evaluations"
+    first = spent(results.search_told, results.cost_told, view.budget)
     first += f" by strategy {view.strategy}" if view.strategy else ""
     first += f", {results.failed} failed" if results.failed else ""
     first += f"; {len(results.front)} merges on the front" if len(results.objectives) > 1 else ""
@@ -181,7 +181,8 @@ def pictures(view: StudyView) -> list[Picture]:
 
 def budget_rows(view: StudyView) -> list[tuple[str, str]]:
     """What the study has cost."""
-    rows = [("evaluations", f"{view.results.search_told} of {view.budget}"), ("time", duration(view.record.seconds))]
+    told = spent(view.results.search_told, view.results.cost_told, view.budget).removesuffix(" evaluations")
+    rows = [("evaluations", told.replace(" evaluations,", ",")), ("time", duration(view.record.seconds))]
     volume, times = hypervolume(view.results), timing(view.results)
     if volume is not None and len(view.results.objectives) > 1:
         rows.append(("hypervolume", f"{volume:.4g}"))

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from mergesearch.report.estimate import Estimate, duration, mean_unit
 from mergesearch.report.table import mean
-from mergesearch.report.view import hypervolume
+from mergesearch.report.view import hypervolume, spent
 from mergesearch.results import Results
 
 REDRAW_SECONDS = 0.2
@@ -28,7 +28,9 @@ class Progress(Protocol):
     @property
     def evaluations(self) -> int: ...
     @property
-    def budget(self) -> int: ...
+    def cost(self) -> float: ...
+    @property
+    def budget(self) -> float: ...
     @property
     def running(self) -> int: ...
     @property
@@ -54,7 +56,7 @@ class LiveView:
         self._last: Progress | None = None
         self._shown: tuple[str, int, int] | None = None
         self._shown_at = float("-inf")
-        self._began: tuple[float, int] | None = None
+        self._began: tuple[float, float] | None = None
         self._volume: tuple[int, float | None] = (-1, None)
 
     def __enter__(self) -> "LiveView":
@@ -74,7 +76,7 @@ class LiveView:
         """Show it, unless something was shown a moment ago."""
         self._last = progress
         if progress.phase == "search" and self._began is None:
-            self._began = (progress.seconds, progress.evaluations)
+            self._began = (progress.seconds, progress.cost)
         now, state = self._clock(), _state(progress)
         if self._live is not None:
             due = now - self._shown_at >= REDRAW_SECONDS
@@ -96,7 +98,7 @@ class LiveView:
 
     def _figures(self, progress: Progress) -> list[str]:
         results = progress.results
-        texts = [f"{progress.evaluations} of {progress.budget} evaluations", f"best {best_text(results)}"]
+        texts = [spent(progress.evaluations, progress.cost, progress.budget), f"best {best_text(results)}"]
         if len(results.objectives) > 1:
             texts.append(f"front {len(results.front)}")
             volume = self._hypervolume(results)
@@ -119,16 +121,16 @@ class LiveView:
         """
         if self._began is None or progress.phase != "search":
             return None
-        done = progress.evaluations - self._began[1]
+        done = progress.cost - self._began[1]
         taken = progress.seconds - self._began[0]
         if done <= 0 or taken <= 0:
             return None
-        return taken / done * max(progress.budget - progress.evaluations, 0)
+        return taken / done * max(progress.budget - progress.cost, 0)
 
     def _panel(self, progress: Progress) -> RenderableType:
         grid = Table.grid(padding=(0, 1))
-        bar = ProgressBar(total=max(progress.budget, 1), completed=progress.evaluations, width=30)
-        count = Text(f"{progress.evaluations}/{progress.budget}", style="bold")
+        bar = ProgressBar(total=max(progress.budget, 1), completed=progress.cost, width=30)
+        count = Text(f"{round(progress.cost, 1):.10g}/{progress.budget:.10g}", style="bold")
         grid.add_row(Text(self._name, style="bold cyan"), bar, count, Text(progress.phase, style="dim"))
         return Group(grid, Text(" · ".join(self._figures(progress)[1:])))
 

@@ -7,7 +7,7 @@ above 0 and no score below 0 (a divisor above 0); where that fails there is no n
 experts' scores as exact.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -28,9 +28,19 @@ class Cells:
     normalised: Estimate | None
 
 
+@dataclass(frozen=True, eq=False)
+class Control:
+    """The study of a control: what its row is called, its results, and the candidate that it chose."""
+
+    label: str
+    results: Results
+    chosen: int | None
+
+
 @dataclass(frozen=True)
 class Row:
-    """One merge. `kind` is 'base', 'expert', 'uniform', 'lambda' or 'searched'. A split not scored is absent."""
+    """One merge. `kind` is 'base', 'expert', 'uniform', 'lambda', 'searched' or 'control'. A split not scored is
+    absent. `number` is below 0 for a control, which is a candidate of another study."""
 
     kind: str
     label: str
@@ -90,6 +100,7 @@ def compare(
     heads: Mapping[str, str] | None = None,
     examples: Examples | None = None,
     generator: np.random.Generator | None = None,
+    controls: Sequence[Control] = (),
 ) -> Comparison:
     """The final table of a study, finished or not.
 
@@ -98,6 +109,7 @@ def compare(
         heads: objective -> expert whose head it wears; an objective that is not named is compared with the expert of
             its own name, or else with the best expert on the search split.
         examples: per-example scores, for paired differences. `generator`: for the bootstrap; None leaves it out.
+        controls: the studies of its controls, a row for each.
     """
     searched = results.best if chosen is None else chosen
     own = own_experts(results, heads or {})
@@ -106,6 +118,7 @@ def compare(
         for kind, label, number in _merges(results, searched)
         if (cells := _cells(results, number, own))
     ]
+    rows += _control_rows(results, controls, own)
     differences = []
     if searched is not None:
         for split in (Split.TEST, Split.CONFIRM):
@@ -114,6 +127,18 @@ def compare(
                     found = difference(results, searched, row.number, row.label, split, examples, generator)
                     differences += [] if found is None else [found]
     return Comparison(results.objectives, tuple(rows), tuple(differences), _gap(results, searched))
+
+
+def _control_rows(results: Results, controls: Sequence[Control], own: Mapping[str, int]) -> list[Row]:
+    """A row for each control that has scored something, in units of this study's experts."""
+    rows = []
+    for at, control in enumerate(controls):
+        number = control.results.best if control.chosen is None else control.chosen
+        if number is None or control.results.objectives != results.objectives:
+            continue
+        cells = _cells(control.results, number, own, results)
+        rows.append(Row("control", f"control: {control.label}", -1 - at, cells))
+    return rows
 
 
 def name_of(results: Results, number: int, chosen: int | None = None) -> str:
@@ -167,7 +192,8 @@ def _merges(results: Results, searched: int | None) -> list[tuple[str, str, int]
     ]
 
 
-def _cells(results: Results, number: int, own: Mapping[str, int]) -> dict[Split, Cells]:
+def _cells(results: Results, number: int, own: Mapping[str, int], units: Results | None = None) -> dict[Split, Cells]:
+    """Scores of a candidate by split; `units` are the results that hold the experts `own`, None: the same."""
     found = {}
     for split in Split:
         outcome = results.outcome(number, split)
@@ -175,7 +201,7 @@ def _cells(results: Results, number: int, own: Mapping[str, int]) -> dict[Split,
             scores = tuple(
                 Estimate(outcome.scores[o.name].value, outcome.scores[o.name].stderr) for o in results.objectives
             )
-            experts = {name: results.outcome(n, split) for name, n in own.items()}
+            experts = {name: (units or results).outcome(n, split) for name, n in own.items()}
             found[split] = Cells(
                 scores, mean(results.objectives, outcome), _normalised(results.objectives, scores, experts)
             )

@@ -12,11 +12,11 @@ from rich.text import Text
 from mergesearch.report.estimate import NOTHING, Estimate, better, duration, mean_unit, unit_of, units_sentence
 from mergesearch.report.scatter import scatter
 from mergesearch.report.table import mean, name_of
-from mergesearch.report.view import StudyView, failures, hypervolume, marks, timing
+from mergesearch.report.view import StudyView, failures, hypervolume, marks, spent, timing
 from mergesearch.results import Results
 from mergesearch.space import Settings
 from mergesearch.store.base import StudyRecord
-from mergesearch.types import Failed, Scored, Split, Status
+from mergesearch.types import Candidate, Failed, Request, Scored, Split, Status
 
 STATUS_STYLES = {
     Status.NEW: "dim",
@@ -43,7 +43,8 @@ def render_show(view: StudyView) -> RenderableType:
     grid.add_column(style="dim", no_wrap=True)
     grid.add_column()
     grid.add_row("status", status_text(record.status) + Text(f"  {record.message}" if record.message else ""))
-    grid.add_row("evaluations", f"{results.search_told} of {view.budget}" + _running(results))
+    told = spent(results.search_told, results.cost_told, view.budget).removesuffix(" evaluations")
+    grid.add_row("evaluations", told.replace(" evaluations,", ",") + _running(results))
     if view.strategy:
         grid.add_row("strategy", view.strategy)
     grid.add_row("best" if view.chosen != results.best else "best, chosen", _best(results, results.best))
@@ -61,6 +62,8 @@ def render_show(view: StudyView) -> RenderableType:
         grid.add_row("median", parts)
     for name, value in sorted(view.diagnostics.items()):
         grid.add_row(Text(name), f"{value:.4g}")
+    for i, note in enumerate(view.notes):
+        grid.add_row("" if i else "notes", Text(note))
     return Panel(grid, title=Text(record.name, style="bold"), title_align="left", border_style="dim", expand=False)
 
 
@@ -156,6 +159,8 @@ def render_candidate(view: StudyView, number: int, settings: Settings | None = N
     words = marks(view).get(number, "")
     head.append(f"  {words}", "green")
     parts: list[RenderableType] = [head, Text(), _scores(results, number)]
+    if words := wanted(candidate):
+        parts.insert(1, Text(words, style="dim"))
     for failure in failures(results):
         if failure.number == number:
             parts.append(Text(f"{failure.split}: {failure.failed.kind}: {failure.failed.message}", style="red"))
@@ -166,6 +171,21 @@ def render_candidate(view: StudyView, number: int, settings: Settings | None = N
             drawn = _settings(table, start.get(knob), view.space.groups, view.space.experts)
             parts += [Text(), Text(knob, style="bold"), drawn]
     return Group(*parts)
+
+
+def wanted(candidate: Candidate) -> str:
+    """What of an evaluation was asked for, and its cost; '' for the usual whole one."""
+    request = candidate.request
+    if request == Request() and candidate.cost == 1.0:
+        return ""
+    words = "all examples"
+    if request.share < 1.0:
+        words = f"{request.share:.3g} of the examples" + (f" from {request.offset:.3g} on" if request.offset else "")
+    if request.continues is not None:
+        words += f", after those of #{request.continues}"
+    if request.gradient:
+        words += f", with the gradient of {request.gradient!r}"
+    return f"asked for {words}; cost {candidate.cost:.3g}"
 
 
 def _scores(results: Results, number: int) -> Table:

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from mergesearch import pareto
-from mergesearch.report.table import Comparison, compare
+from mergesearch.errors import StudyNotFound
+from mergesearch.report.table import Comparison, Control, compare
 from mergesearch.results import Results
 from mergesearch.space import SearchSpace, Settings
 from mergesearch.stats import Examples
@@ -29,20 +30,24 @@ class Failure:
 
 @dataclass(frozen=True, eq=False)
 class StudyView:
-    """One study. `budget` is the search's evaluations, `strategy` its kind, `heads` objective -> expert.
+    """One study. `budget` is what the search may cost, in evaluations of all examples; `strategy` its kind, `heads`
+    objective -> expert.
 
     `chosen` is the controller's choice, None until the confirm split is done. `space` is None where it is not known.
+    `notes` are the strategy's sentences about what it decided.
     """
 
     record: StudyRecord
     results: Results
-    budget: int
+    budget: float
     strategy: str = ""
     chosen: int | None = None
     diagnostics: Mapping[str, float] = field(default_factory=dict)
     heads: Mapping[str, str] = field(default_factory=dict)
     space: SearchSpace | None = None
     examples: Examples | None = None
+    notes: tuple[str, ...] = ()
+    controls: tuple[Control, ...] = ()
 
     @property
     def searched(self) -> int | None:
@@ -52,7 +57,7 @@ class StudyView:
     def comparison(self, seed: int = 0) -> Comparison:
         """The final table, its bootstrap drawn from `seed`."""
         generator = np.random.Generator(np.random.Philox(seed))
-        return compare(self.results, self.chosen, self.heads, self.examples, generator)
+        return compare(self.results, self.chosen, self.heads, self.examples, generator, self.controls)
 
     def settings(self, number: int) -> Settings | None:
         """Knob -> (G, K) of a candidate of the search; None for a baseline or where the space is not known."""
@@ -72,6 +77,7 @@ class StudyView:
             "message": self.record.message,
             "strategy": self.strategy,
             "evaluations": results.search_told,
+            "cost": results.cost_told,
             "budget": self.budget,
             "best": results.best,
             "chosen": self.chosen,
@@ -80,6 +86,7 @@ class StudyView:
             "failures": results.failed,
             "seconds": self.record.seconds,
             "diagnostics": dict(self.diagnostics),
+            "notes": list(self.notes),
         }
 
 
@@ -101,7 +108,21 @@ def read_view(store: StudyStore, name: str) -> StudyView:
         heads={o: e for o, e in heads.items() if e is not None} if isinstance(heads, Mapping) else {},
         space=study.space,
         examples=lambda number, split: store.examples(name, number, split),
+        notes=tuple(map(str, notes)) if isinstance(notes := study.facts.get("notes"), list) else (),
+        controls=_controls(store, study.facts.get("controls")),
     )
+
+
+def _controls(store: StudyStore, named: object) -> tuple[Control, ...]:
+    """The controls of a study that stand in its store; `named` is label -> name of its study."""
+    found = []
+    for label, name in named.items() if isinstance(named, Mapping) else ():
+        try:
+            study = read_stored(store, str(name))
+        except StudyNotFound:
+            continue
+        found.append(Control(str(label), study.results, study.chosen))
+    return tuple(found)
 
 
 def numbers(diagnostics: object) -> dict[str, float]:
@@ -131,6 +152,13 @@ def marks(view: StudyView) -> dict[int, str]:
         if number is not None:
             found[number] = f"{found[number]} {word}" if number in found else word
     return found
+
+
+def spent(evaluations: int, cost: float, budget: float) -> str:
+    """'37 of 60 evaluations'; where some were cheaper or dearer than one: '90 evaluations, cost 37.5 of 60'."""
+    if abs(cost - evaluations) < 1e-6:
+        return f"{evaluations} of {budget:.10g} evaluations"
+    return f"{evaluations} evaluations, cost {cost:.1f} of {budget:.10g}"
 
 
 def failures(results: Results) -> list[Failure]:

@@ -27,28 +27,33 @@ def score_logits(
     A row of logits that is not finite has no prediction: both of its metrics are NaN.
 
     Raises:
-        EvaluationError: the model has fewer classes than the labels need.
+        EvaluationError: the model has fewer classes than the labels of a batch need.
     """
-    accuracy = np.empty(len(labels), dtype=np.float32)
-    loss = np.empty(len(labels), dtype=np.float32)
-    highest = int(labels.max(initial=0))
-    with torch.inference_mode():
+    found = {name: np.empty(len(labels), dtype=np.float32) for name in METRICS}
+    with torch.no_grad():  # not inference mode: what is kept must also do for a pass with gradients
         for rows in batches:
             logits = logits_of(rows).float()  # (b, classes)
-            if logits.ndim != 2 or logits.shape[1] <= highest:
-                raise EvaluationError(
-                    f"the model gives logits of shape {tuple(logits.shape)}, the labels go up to {highest}; "
-                    "is this the head of another task?"
-                )
-            target = torch.from_numpy(labels[rows]).to(logits.device)
-            finite = torch.isfinite(logits).all(dim=1)
-            right = (logits.argmax(dim=1) == target).float().masked_fill(~finite, float("nan"))
-            wrong = torch.nn.functional.cross_entropy(logits, target, reduction="none").masked_fill(
-                ~finite, float("nan")
-            )
-            accuracy[rows] = right.cpu().numpy()
-            loss[rows] = wrong.cpu().numpy()
-    return {"accuracy": accuracy, "loss": loss}
+            for name, values in metrics_of(logits, torch.from_numpy(labels[rows]).to(logits.device)).items():
+                found[name][rows] = values
+    return found
+
+
+def metrics_of(logits: torch.Tensor, target: torch.Tensor) -> Mapping[str, NDArray[np.float32]]:
+    """Every metric (b,) of float32 logits (b, classes) and the right classes (b,); NaN where a row is not finite.
+
+    Raises:
+        EvaluationError: the model has fewer classes than the labels need.
+    """
+    highest = int(target.max()) if target.numel() else 0
+    if logits.ndim != 2 or logits.shape[1] <= highest:
+        raise EvaluationError(
+            f"the model gives logits of shape {tuple(logits.shape)}, the labels go up to {highest}; "
+            "is this the head of another task?"
+        )
+    unsound = ~torch.isfinite(logits).all(dim=1)
+    right = (logits.argmax(dim=1) == target).float().masked_fill(unsound, float("nan"))
+    wrong = torch.nn.functional.cross_entropy(logits, target, reduction="none").masked_fill(unsound, float("nan"))
+    return {"accuracy": right.cpu().numpy(), "loss": wrong.cpu().numpy()}
 
 
 def in_order(count: int, size: int) -> Iterator[NDArray[np.int64]]:

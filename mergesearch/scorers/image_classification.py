@@ -3,8 +3,9 @@
 Images are prepared once per split, as the model's preprocessor_config.json says, and kept in memory as float32.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, cast, final
 
@@ -14,10 +15,11 @@ from numpy.typing import NDArray
 
 from mergesearch.errors import DataError
 from mergesearch.plugins import PluginOptions
-from mergesearch.scorers.base import Metric, ScorerContext
+from mergesearch.scorers.base import DifferentiableLoss, Metric, ScorerContext
 from mergesearch.scorers.classification import METRICS, in_order, place_of, score_logits
 from mergesearch.scorers.data import DataOptions, class_numbers, label_map, split_paths, split_rows, split_sizes
 from mergesearch.scorers.images import array_images, file_images, preprocess, read_preprocessing
+from mergesearch.scorers.lessons import LOSSES, Answers, Lesson, learn, loss_batches
 from mergesearch.scorers.tables import folder_columns, must_have, npz_array, npz_headers, read_columns
 from mergesearch.types import Split
 
@@ -44,6 +46,7 @@ class ImageClassification:
 
     Options: ClassVar[type[PluginOptions]] = Options
     METRICS: ClassVar[Mapping[str, Metric]] = METRICS
+    LOSSES: ClassVar[Mapping[str, DifferentiableLoss]] = LOSSES
 
     def __init__(self, options: PluginOptions, context: ScorerContext) -> None:
         self._options = cast(Options, options)
@@ -52,27 +55,57 @@ class ImageClassification:
         self._sources: dict[Path, _Source] = {}
         self._rows: Mapping[Split, NDArray[np.int64]] = {}
         self._pixels: dict[Split, torch.Tensor] = {}
+        self._lessons: dict[tuple[Split, str], Lesson] = {}
 
     def check(self) -> None:
         """Columns, labels, sizes and the image processor; no image is opened. Raises DataError or CheckpointError."""
         read_preprocessing(self._context.model)
         self._find()
 
-    def score(self, model: torch.nn.Module, split: Split) -> Mapping[str, NDArray[np.float32]]:
-        """Per-example accuracy and loss; see the protocol."""
+    def count(self, split: Split) -> int:
+        """Images of a split."""
         self._find()
-        labels = self._sources[self._paths[split]].labels[self._rows[split]]
+        return len(self._rows[split])
+
+    def score(
+        self, model: torch.nn.Module, split: Split, rows: NDArray[np.int64] | None = None
+    ) -> Mapping[str, NDArray[np.float32]]:
+        """Per-example accuracy and loss; see the protocol."""
+        wanted = np.arange(self.count(split), dtype=np.int64) if rows is None else rows
+        answer = partial(self._answer, model, split)
+        batches = list(in_order(len(wanted), self._options.batch_size))
+        return score_logits(lambda places: answer(wanted[places], False).logits, self._labels(split)[wanted], batches)
+
+    def teach(self, model: torch.nn.Module, split: Split, loss: str) -> None:
+        """See `DifferentiableScorer.teach`."""
+        count = self.count(split)
+        batches = list(in_order(count, self._options.batch_size))
+        self._lessons[split, loss] = learn(partial(self._answer, model, split), count, batches, loss)
+
+    def losses(
+        self, model: torch.nn.Module, split: Split, rows: NDArray[np.int64], loss: str
+    ) -> Iterator[tuple[torch.Tensor, Mapping[str, NDArray[np.float32]]]]:
+        """See `DifferentiableScorer.losses`."""
+        batches = [rows[places] for places in in_order(len(rows), self._options.batch_size)]
+        lesson = self._lessons.get((split, loss))
+        return loss_batches(partial(self._answer, model, split), self._labels(split), batches, loss, lesson)
+
+    def _labels(self, split: Split) -> NDArray[np.int64]:
+        self._find()
+        return self._sources[self._paths[split]].labels[self._rows[split]]
+
+    def _answer(self, model: torch.nn.Module, split: Split, rows: NDArray[np.int64], hidden: bool) -> Answers:
+        self._find()
         if split not in self._pixels:
             self._pixels[split] = self._load(split)
-        pixels = self._pixels[split]
-        device, dtype = place_of(model)
-
-        def logits_of(rows: NDArray[np.int64]) -> torch.Tensor:
-            batch = pixels[int(rows[0]) : int(rows[-1]) + 1]  # batches are runs of neighbours
-            logits: torch.Tensor = model(pixel_values=batch.to(device=device, dtype=dtype)).logits
-            return logits
-
-        return score_logits(logits_of, labels, list(in_order(len(labels), self._options.batch_size)))
+        pixels, (device, dtype) = self._pixels[split], place_of(model)
+        first = int(rows[0])
+        neighbours = np.array_equal(rows, np.arange(first, first + len(rows)))  # then nothing need be copied
+        batch = pixels[first : first + len(rows)] if neighbours else pixels[torch.from_numpy(rows)]
+        said = model(
+            pixel_values=batch.to(device=device, dtype=dtype), **({"output_hidden_states": True} if hidden else {})
+        )
+        return Answers(said.logits, (said.hidden_states or ()) if hidden else ())
 
     def _find(self) -> None:
         if not self._rows:

@@ -5,8 +5,9 @@ little is padded; their make-up depends on the data alone, so the same model giv
 on the right, where neither an encoder nor a causal model sees it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, cast, final
 
@@ -17,7 +18,7 @@ from pydantic import PositiveInt
 
 from mergesearch.errors import CheckpointError, DataError
 from mergesearch.plugins import PluginOptions
-from mergesearch.scorers.base import Metric, ScorerContext
+from mergesearch.scorers.base import DifferentiableLoss, Metric, ScorerContext
 from mergesearch.scorers.classification import METRICS, in_order, place_of, score_logits
 from mergesearch.scorers.data import (
     DataOptions,
@@ -28,6 +29,7 @@ from mergesearch.scorers.data import (
     split_rows,
     split_sizes,
 )
+from mergesearch.scorers.lessons import LOSSES, Answers, Lesson, learn, loss_batches
 from mergesearch.scorers.tables import read_columns
 from mergesearch.types import Split
 
@@ -54,10 +56,14 @@ class _Table:
 
 @dataclass(frozen=True, eq=False)
 class _Tokens:
-    """A tokenised split: batches of positions, and for each the model's integer inputs (b, longest)."""
+    """A tokenised split: token numbers and segment numbers of each text, how many it has (n,), the token that pads,
+    and how many texts a batch has."""
 
-    batches: tuple[NDArray[np.int64], ...]
-    inputs: tuple[Mapping[str, torch.Tensor], ...]
+    ids: Sequence[Sequence[int]]
+    segments: Sequence[Sequence[int]] | None
+    lengths: NDArray[np.int64]
+    pad: int
+    batch: int
 
 
 @final
@@ -66,6 +72,7 @@ class TextClassification:
 
     Options: ClassVar[type[PluginOptions]] = Options
     METRICS: ClassVar[Mapping[str, Metric]] = METRICS
+    LOSSES: ClassVar[Mapping[str, DifferentiableLoss]] = LOSSES
 
     def __init__(self, options: PluginOptions, context: ScorerContext) -> None:
         self._options = cast(Options, options)
@@ -74,6 +81,7 @@ class TextClassification:
         self._tables: dict[Path, _Table] = {}
         self._rows: Mapping[Split, NDArray[np.int64]] = {}
         self._tokens: dict[Split, _Tokens] = {}
+        self._lessons: dict[tuple[Split, str], Lesson] = {}
 
     def check(self) -> None:
         """Columns, labels, sizes, and that a tokenizer is there. Raises DataError or CheckpointError."""
@@ -85,22 +93,48 @@ class TextClassification:
             )
         self._find()
 
-    def score(self, model: torch.nn.Module, split: Split) -> Mapping[str, NDArray[np.float32]]:
-        """Per-example accuracy and loss; see the protocol."""
+    def count(self, split: Split) -> int:
+        """Texts of a split."""
         self._find()
-        labels = self._tables[self._paths[split]].labels[self._rows[split]]
-        if split not in self._tokens:
-            self._tokens[split] = self._tokenise(split, cast(Any, model).config.pad_token_id)
-        tokens = self._tokens[split]
-        device, _ = place_of(model)
-        inputs_of = {int(rows[0]): inputs for rows, inputs in zip(tokens.batches, tokens.inputs, strict=True)}
+        return len(self._rows[split])
 
-        def logits_of(rows: NDArray[np.int64]) -> torch.Tensor:
-            inputs = {name: values.to(device) for name, values in inputs_of[int(rows[0])].items()}
-            logits: torch.Tensor = model(**inputs).logits
-            return logits
+    def score(
+        self, model: torch.nn.Module, split: Split, rows: NDArray[np.int64] | None = None
+    ) -> Mapping[str, NDArray[np.float32]]:
+        """Per-example accuracy and loss; see the protocol."""
+        wanted = np.arange(self.count(split), dtype=np.int64) if rows is None else rows
+        answer, batches = partial(self._answer, model, split), self._by_length(model, split, wanted)
+        return score_logits(lambda places: answer(wanted[places], False).logits, self._labels(split)[wanted], batches)
 
-        return score_logits(logits_of, labels, tokens.batches)
+    def teach(self, model: torch.nn.Module, split: Split, loss: str) -> None:
+        """See `DifferentiableScorer.teach`."""
+        count = self.count(split)
+        batches = self._by_length(model, split, np.arange(count, dtype=np.int64))
+        self._lessons[split, loss] = learn(partial(self._answer, model, split), count, batches, loss)
+
+    def losses(
+        self, model: torch.nn.Module, split: Split, rows: NDArray[np.int64], loss: str
+    ) -> Iterator[tuple[torch.Tensor, Mapping[str, NDArray[np.float32]]]]:
+        """See `DifferentiableScorer.losses`. Texts in the order of `rows`, so with more padding than `score` has."""
+        batches = [rows[places] for places in in_order(len(rows), self._tokenised(model, split).batch)]
+        lesson = self._lessons.get((split, loss))
+        return loss_batches(partial(self._answer, model, split), self._labels(split), batches, loss, lesson)
+
+    def _labels(self, split: Split) -> NDArray[np.int64]:
+        self._find()
+        return self._tables[self._paths[split]].labels[self._rows[split]]
+
+    def _answer(self, model: torch.nn.Module, split: Split, rows: NDArray[np.int64], hidden: bool) -> Answers:
+        tokens, (device, _) = self._tokenised(model, split), place_of(model)
+        inputs = {name: values.to(device) for name, values in _padded(tokens, rows).items()}
+        said = model(**inputs, **({"output_hidden_states": True} if hidden else {}))
+        return Answers(said.logits, (said.hidden_states or ()) if hidden else (), inputs["attention_mask"])
+
+    def _by_length(self, model: torch.nn.Module, split: Split, rows: NDArray[np.int64]) -> Sequence[NDArray[np.int64]]:
+        """Batches of places in `rows`, of texts of like length."""
+        tokens = self._tokenised(model, split)
+        order = np.argsort(tokens.lengths[rows], kind="stable")
+        return [order[places] for places in in_order(len(order), tokens.batch)]
 
     def _find(self) -> None:
         if not self._rows:
@@ -118,8 +152,14 @@ class TextClassification:
         labels = class_numbers(path, o.label, columns[o.label], label_map(self._context.model))
         return _Table(columns[o.text], columns[o.text_pair] if o.text_pair else None, labels)
 
+    def _tokenised(self, model: torch.nn.Module, split: Split) -> _Tokens:
+        self._find()
+        if split not in self._tokens:
+            self._tokens[split] = self._tokenise(split, cast(Any, model).config.pad_token_id)
+        return self._tokens[split]
+
     def _tokenise(self, split: Split, pad: int | None) -> _Tokens:
-        """Batches of a split, padded on the right with the model's own token `pad`; without one, a text at a time."""
+        """A split to be padded on the right with the model's own token `pad`; without one, a text at a time."""
         # Late: only a worker needs it, and it takes seconds to import.
         from transformers import AutoTokenizer
 
@@ -141,23 +181,20 @@ class TextClassification:
             return_attention_mask=False,
             return_token_type_ids=segments,
         )
-        size = self._options.batch_size if pad is not None else 1
-        lengths = np.array([len(ids) for ids in encoded["input_ids"]])
-        order = np.argsort(lengths, kind="stable")
-        batches = tuple(order[places] for places in in_order(len(order), size))
-        return _Tokens(batches, tuple(_padded(encoded, batch, pad or 0, segments) for batch in batches))
+        ids, size = encoded["input_ids"], self._options.batch_size if pad is not None else 1
+        return _Tokens(ids, encoded["token_type_ids"] if segments else None, np.array([*map(len, ids)]), pad or 0, size)
 
 
-def _padded(encoded: Any, rows: NDArray[np.int64], pad: int, segments: bool) -> Mapping[str, torch.Tensor]:
-    """int64 (b, longest): 'input_ids', 'attention_mask', and 'token_type_ids' where `segments`."""
-    width = max(len(encoded["input_ids"][i]) for i in rows)
-    filled = {"input_ids": np.full((len(rows), width), pad), "attention_mask": np.zeros((len(rows), width), dtype=int)}
-    if segments:
+def _padded(tokens: _Tokens, rows: NDArray[np.int64]) -> Mapping[str, torch.Tensor]:
+    """int64 (b, longest): 'input_ids', 'attention_mask', and 'token_type_ids' where there are segments."""
+    width = int(tokens.lengths[rows].max())
+    filled = {"input_ids": np.full((len(rows), width), tokens.pad), "attention_mask": np.zeros((len(rows), width), int)}
+    if tokens.segments is not None:
         filled["token_type_ids"] = np.zeros((len(rows), width), dtype=int)
     for place, i in enumerate(rows):
-        length = len(encoded["input_ids"][i])
-        filled["input_ids"][place, :length] = encoded["input_ids"][i]
+        length = tokens.lengths[i]
+        filled["input_ids"][place, :length] = tokens.ids[i]
         filled["attention_mask"][place, :length] = 1
-        if segments:
-            filled["token_type_ids"][place, :length] = encoded["token_type_ids"][i]
+        if tokens.segments is not None:
+            filled["token_type_ids"][place, :length] = tokens.segments[i]
     return {name: torch.from_numpy(values.astype(np.int64)) for name, values in filled.items()}

@@ -20,7 +20,20 @@ from mergesearch.store.values import (
     point_from,
     without_examples,
 )
-from mergesearch.types import Asked, Candidate, Event, Failed, Outcome, Score, Scored, Split, Timing, Told
+from mergesearch.types import (
+    Asked,
+    Candidate,
+    Event,
+    Failed,
+    Outcome,
+    Request,
+    Score,
+    Scored,
+    Split,
+    Timing,
+    Told,
+    Vector,
+)
 
 Scores: TypeAlias = dict[str, Score]
 Metrics: TypeAlias = dict[str, dict[str, Score]]
@@ -28,9 +41,8 @@ Metrics: TypeAlias = dict[str, dict[str, Score]]
 # Built once: an ask and a tell take a few milliseconds, which building statements would double.
 _e, _c = evaluations.c, candidates.c
 _of_study = _e.study_id == bindparam("b_study")
-_STORED = select(_c.id, _c.point, _c.origin).where(
-    _c.study_id == bindparam("b_study"), _c.number == bindparam("b_number")
-)
+_CANDIDATE = (_c.number, _c.point, _c.origin, _c.share, _c.offset, _c.gradient, _c.continues, _c.cost)
+_STORED = select(_c.id, *_CANDIDATE).where(_c.study_id == bindparam("b_study"), _c.number == bindparam("b_number"))
 _TOLD_COLUMNS = (
     *("status", "told_seq", "told", "kind", "message", "worker"),
     *("queue_seconds", "build_seconds", "score_seconds"),
@@ -50,14 +62,18 @@ _NEW_EVALUATIONS = select(
     _e.id, _e.candidate_id, _e.split, _e.status, _e.asked_seq, _e.told_seq, _e.kind, _e.message,
     _e.queue_seconds, _e.build_seconds, _e.score_seconds, _e.worker,
 ).where(_of_study, _is_new)  # fmt: skip
-_NEW_CANDIDATES = select(_c.id, _c.number, _c.point, _c.origin).where(
-    _c.id.in_(select(_e.candidate_id).where(_of_study, _is_new))
-)
+_NEW_CANDIDATES = select(_c.id, *_CANDIDATE).where(_c.id.in_(select(_e.candidate_id).where(_of_study, _is_new)))
 _s = scores.c
 _NEW_SCORES = (
     select(_s.evaluation_id, _s.objective, _s.metric, _s.value, _s.stderr, _s.n)
     .where(_s.evaluation_id.in_(select(_e.id).where(_of_study, _e.told_seq > bindparam("b_after"))))
     .order_by(_s.evaluation_id, _s.position)
+)
+_NEW_GRADIENTS = select(
+    arrays.c.evaluation_id, arrays.c.objective, arrays.c.dtype, arrays.c.shape, arrays.c.data
+).where(
+    arrays.c.kind == "gradient",
+    arrays.c.evaluation_id.in_(select(_e.id).where(_of_study, _e.told_seq > bindparam("b_after"))),
 )
 _EXAMPLES = (
     select(arrays.c.objective, arrays.c.dtype, arrays.c.shape, arrays.c.data)
@@ -77,12 +93,12 @@ def write_ask(
     found = connection.execute(_STORED, {"b_study": key, "b_number": int(candidate.number)}).one_or_none()
     point = point_bytes(candidate.point)
     if found is None:
-        row = {"study_id": key, "number": int(candidate.number), "point": point, "origin": candidate.origin}
+        row = {"study_id": key, "number": int(candidate.number), "point": point, **_asked_columns(candidate)}
         candidate_id = connection.execute(insert(candidates).returning(_c.id), row).scalar_one()
     elif found.point != point:
         raise refusals.other_point(name, candidate.number)
     else:
-        candidate_id, candidate = found.id, Candidate(candidate.number, candidate.point, found.origin)
+        candidate_id, candidate = found.id, _candidate(*found[1:])
     entry: dict[str, object] = {"study_id": key, "candidate_id": candidate_id, "split": split.value}
     entry |= {"status": "asked", "asked_seq": seq, "asked": now}
     try:
@@ -109,11 +125,42 @@ def write_tell(
         return None
     if isinstance(kept, Scored) and (rows := list(_score_rows(evaluation, kept))):
         connection.execute(insert(scores), rows)
-    if isinstance(outcome, Scored) and outcome.examples:  # `kept` has none
-        head = {"evaluation_id": evaluation, "kind": "examples"}
-        rows = [{**head, "objective": o, **array_fields(values)} for o, values in outcome.examples.items()]
+    if isinstance(outcome, Scored) and (rows := list(_array_rows(evaluation, outcome))):  # `kept` has no examples
         connection.execute(insert(arrays), rows)
-    return Told(seq, Candidate(number, point_from(found.point), found.origin), split, kept)
+    return Told(seq, _candidate(*found[1:]), split, kept)
+
+
+def _asked_columns(candidate: Candidate) -> dict[str, object]:
+    request = candidate.request
+    return {
+        "origin": candidate.origin,
+        "share": float(request.share),
+        "offset": float(request.offset),
+        "gradient": request.gradient,
+        "continues": None if request.continues is None else int(request.continues),
+        "cost": float(candidate.cost),
+    }
+
+
+def _candidate(
+    number: int,
+    point: bytes | None,
+    origin: str,
+    share: float,
+    offset: float,
+    gradient: str,
+    continues: int | None,
+    cost: float,
+) -> Candidate:
+    """A candidate from its columns."""
+    return Candidate(number, point_from(point), origin, Request(share, offset, gradient, continues), cost)
+
+
+def _array_rows(evaluation: int, outcome: Scored) -> Iterator[dict[str, Any]]:
+    for kind, dtype, named in (("examples", "<f4", outcome.examples), ("gradient", "<f8", outcome.gradients)):
+        for objective, values in named.items():
+            head = {"evaluation_id": evaluation, "kind": kind, "objective": objective}
+            yield {**head, **array_fields(values, dtype)}
 
 
 def _told_columns(outcome: Outcome, seq: int, now: float) -> dict[str, object]:
@@ -149,16 +196,16 @@ def _score_rows(evaluation: int, outcome: Scored) -> Iterator[dict[str, Any]]:
 
 
 def read_events(connection: Connection, study_id: int, after: int) -> Sequence[Event]:
-    """The log of the study from `seq > after` on, in order, without per-example arrays. Three queries."""
+    """The log of the study from `seq > after` on, in order, without per-example arrays. Four queries."""
     bound = {"b_study": study_id, "b_after": after}
     rows = connection.execute(_NEW_EVALUATIONS, bound).all()
     if not rows:
         return []
-    found = {
-        key: Candidate(number, point_from(point), origin)
-        for key, number, point, origin in connection.execute(_NEW_CANDIDATES, bound)
-    }
+    found = {key: _candidate(*columns) for key, *columns in connection.execute(_NEW_CANDIDATES, bound)}
     own, metrics = _read_scores(connection, bound)
+    gradients: dict[int, dict[str, Vector]] = defaultdict(dict)
+    for key, objective, *fields in connection.execute(_NEW_GRADIENTS, bound):
+        gradients[key][objective] = array_from(*fields)
     events: list[Event] = []
     for key, candidate_id, split, status, asked_seq, told_seq, kind, message, queue, build, score, worker in rows:
         candidate = found[candidate_id]
@@ -168,7 +215,7 @@ def read_events(connection: Connection, study_id: int, after: int) -> Sequence[E
             timing = Timing(queue, build, score)
             outcome: Outcome = Failed(kind, message, timing, worker)
             if status == "scored":
-                outcome = Scored(own.get(key, {}), metrics.get(key, {}), {}, {}, timing, worker)
+                outcome = Scored(own.get(key, {}), metrics.get(key, {}), {}, gradients.get(key, {}), timing, worker)
             events.append(Told(told_seq, candidate, Split(split), outcome))
     events.sort(key=lambda event: event.seq)
     return events

@@ -19,9 +19,10 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    text,
 )
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 
 metadata = MetaData(
     naming_convention={
@@ -53,7 +54,7 @@ studies = Table(
     Column("lease_renewed", Double, nullable=False),
 )
 
-# `point`: float64 (D,); NULL for a baseline.
+# `point`: float64 (D,); NULL for a baseline. From `share` on: its request, and what it takes from the budget.
 candidates = Table(
     "candidates",
     metadata,
@@ -62,6 +63,11 @@ candidates = Table(
     Column("number", Integer, nullable=False),
     Column("point", LargeBinary),
     Column("origin", Text, nullable=False),
+    Column("share", Double, nullable=False, server_default=text("1")),
+    Column("offset", Double, nullable=False, server_default=text("0")),
+    Column("gradient", Text, nullable=False, server_default=text("''")),
+    Column("continues", Integer),
+    Column("cost", Double, nullable=False, server_default=text("1")),
     UniqueConstraint("study_id", "number"),
 )
 
@@ -106,7 +112,8 @@ scores = Table(
     sqlite_with_rowid=False,  # rows lie in the order they are read: all scores of a study in one sweep
 )
 
-# `kind` 'examples': values per example of the objective's own metric. `shape` is JSON, `dtype` as numpy writes it.
+# `kind` 'examples': values per example of the objective's own metric; 'gradient': float64 (D,), of the requested loss.
+# `shape` is JSON, `dtype` as numpy writes it.
 arrays = Table(
     "arrays",
     metadata,

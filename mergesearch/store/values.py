@@ -3,13 +3,14 @@
 import json
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mergesearch.errors import SpecError, StoreError
 from mergesearch.plugins import did_you_mean
-from mergesearch.types import Failed, Outcome, Scored, Timing, Vector
+from mergesearch.types import Failed, Outcome, Scored, Timing, Vector, frozen_array
 
 ACTIONS = ("pause", "resume", "cancel")
 
@@ -24,15 +25,16 @@ def point_from(data: bytes | None) -> Vector | None:
     return None if data is None else np.frombuffer(data, dtype="<f8").astype(np.float64, copy=False)
 
 
-def array_fields(values: NDArray[np.float32]) -> dict[str, object]:
-    """The columns dtype, shape and data that hold `values`, any shape, as float32 little-endian."""
-    array = np.ascontiguousarray(values, dtype="<f4")
+def array_fields(values: NDArray[Any], dtype: str = "<f4") -> dict[str, object]:
+    """The columns dtype, shape and data that hold `values`, any shape, as little-endian float32 or another `dtype`."""
+    array = np.ascontiguousarray(values, dtype=dtype)
     return {"dtype": array.dtype.str, "shape": json.dumps(list(np.shape(values))), "data": array.tobytes()}
 
 
-def array_from(dtype: str, shape: str, data: bytes) -> NDArray[np.float32]:
-    """Inverse of `array_fields`: a read-only array."""
-    array = np.frombuffer(data, dtype=dtype).reshape(json.loads(shape)).astype(np.float32, copy=False)
+def array_from(dtype: str, shape: str, data: bytes) -> NDArray[Any]:
+    """Inverse of `array_fields`, bit for bit: a read-only array of this machine's byte order."""
+    stored = np.dtype(dtype)
+    array = np.frombuffer(data, dtype=stored).reshape(json.loads(shape)).astype(stored.newbyteorder("="), copy=False)
     array.setflags(write=False)
     return array
 
@@ -53,13 +55,14 @@ def clean_text(text: str) -> str:
 
 
 def without_examples(outcome: Outcome) -> Outcome:
-    """An independent copy of what the log hands out: cleaned texts, no per-example arrays."""
+    """An independent copy of what the log hands out: cleaned texts, gradients, no per-example arrays."""
     timing = Timing(float(outcome.timing.queue), float(outcome.timing.build), float(outcome.timing.score))
     worker = clean_text(outcome.worker)
     if isinstance(outcome, Failed):
         return Failed(clean_text(outcome.kind), clean_text(outcome.message), timing, worker)
     metrics = {objective: dict(named) for objective, named in outcome.metrics.items() if named}
-    return Scored(dict(outcome.scores), metrics, {}, dict(outcome.gradients), timing, worker)
+    gradients = {objective: frozen_array(values) for objective, values in sorted(outcome.gradients.items())}
+    return Scored(dict(outcome.scores), metrics, {}, gradients, timing, worker)
 
 
 def facts_json(facts: Mapping[str, object]) -> dict[str, str]:

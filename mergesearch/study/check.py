@@ -12,9 +12,12 @@ from mergesearch.plugins import load, parse_options
 from mergesearch.pool.base import Job
 from mergesearch.scorers import SCORERS
 from mergesearch.scorers.base import AnyScorer, ScorerContext
+from mergesearch.store.open import open_store
+from mergesearch.study.problem import gradients_of, missing
 from mergesearch.study.resolve import ResolvedStudy, resolve
 from mergesearch.study.source import Source
 from mergesearch.study.spec import ObjectiveSpec, StudySpec, folder
+from mergesearch.study.warm import warm_start
 from mergesearch.types import Candidate, Failed, Split
 
 GIB = 1024**3
@@ -60,6 +63,15 @@ def check_study(spec: StudySpec, source: Source) -> Checked:
             Finding(Level.OK, f"models: base and {len(resolved.experts)} experts agree, {count} tensors merged")
         )
         findings.extend(_memory(resolved))
+        if losses := gradients_of(resolved):
+            findings.append(Finding(Level.OK, f"gradients: every objective gives those of {', '.join(losses)}"))
+        if why := missing(resolved):
+            findings.append(Finding(Level.ERROR, f"{source.at(('strategy', 'kind'))}: {why}"))
+        if spec.space.warm_start is not None:
+            resolved, start = warm_start(resolved, open_store(spec.store, create=False))
+            assert start is not None
+            sentence = f"the axes start where candidate {start.candidate} of study {start.study!r} is"
+            findings.append(Finding(Level.OK, f"warm start: {sentence}"))
     except MergesearchError as error:
         findings.extend(Finding(Level.ERROR, line) for line in str(error).split("\n"))
     for i, objective in enumerate(spec.objectives):

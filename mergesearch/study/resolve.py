@@ -17,7 +17,8 @@ from mergesearch.merging import make_operator, wrong_experts
 from mergesearch.operators.base import Layout
 from mergesearch.plugins import load
 from mergesearch.pool.live import names_in_files
-from mergesearch.pool.worker import MergeWorker, ObjectiveSetup, WorkerSetup, whole_model
+from mergesearch.pool.setup import ObjectiveSetup, WorkerSetup
+from mergesearch.pool.worker import MergeWorker, whole_model
 from mergesearch.recipe import Recipe
 from mergesearch.results import BASE, BASELINE, EXPERT, LAMBDA, UNIFORM
 from mergesearch.scorers import SCORERS
@@ -40,7 +41,9 @@ class ResolvedStudy:
 
     @property
     def baselines(self) -> tuple[str, ...]:
-        """Origins of the baselines, in the order they are evaluated."""
+        """Origins of the baselines, in the order they are evaluated; none for a control, whose study has them."""
+        if self.spec.control_of:
+            return ()
         experts = tuple(f"{EXPERT}{name}" for name in self.spec.models.experts)
         return (BASE, *experts, UNIFORM, *(f"{LAMBDA}{value:g}" for value in self.spec.baselines.lambdas))
 
@@ -82,13 +85,16 @@ class ResolvedStudy:
             heads=spec.merge.heads,
             layout=self.layout,
             objectives=tuple(
-                ObjectiveSetup(o.name, o.scorer, dict(o.data), _metric(o.scorer, o.metric), o.head, o.rebuild)
+                ObjectiveSetup(
+                    o.name, o.scorer, dict(o.data), _metric(o.scorer, o.metric), o.head, o.rebuild, o.teacher
+                )
                 for o in spec.objectives
             ),
             root=self.root,
             seed=spec.strategy.seed,
             device=device,
             threads=threads,
+            space=self.space,
         )
 
     def worker(self, device: str = "auto", threads: int | None = None) -> "WorkerOf":

@@ -101,6 +101,9 @@ def plugin_faults(spec: StudySpec) -> Iterable[Fault]:
         if objective.rebuild is not None and objective.rebuild not in spec.models.experts:
             yield Fault(("objectives", i, "rebuild"), f"no expert is called {objective.rebuild!r}"
                         f"{did_you_mean(objective.rebuild, spec.models.experts)}")  # fmt: skip
+        if objective.teacher is not None and objective.teacher not in spec.models.experts:
+            yield Fault(("objectives", i, "teacher"), f"no expert is called {objective.teacher!r}"
+                        f"{did_you_mean(objective.teacher, spec.models.experts)}")  # fmt: skip
         if scorer.plugin is not None and hasattr(scorer.plugin, "score_build"):
             continue  # it looks at no answers, so no head is worn
         if objective.head is None and spec.merge.heads:
@@ -119,7 +122,7 @@ def _operator_faults(spec: StudySpec) -> Iterable[Fault]:
     knobs = {knob.name: knob for knob in operator.KNOBS}
     for name, value in spec.space.options.items():
         if name not in knobs:
-            near = did_you_mean(name, [*knobs, "groups", "start", "fix", "tie"])
+            near = did_you_mean(name, [*knobs, "groups", "start", "warm_start", "fix", "tie"])
             yield Fault(("space", name), f"operator {kind!r} has no knob {name!r}{near}")
         elif isinstance(value, dict) and (per := spec.space.searched[name].per) not in (None, *knobs[name].per.coarser):
             allowed = ", ".join(coarser.value for coarser in knobs[name].per.coarser)

@@ -1,5 +1,6 @@
 """The schema of studies/*.yaml. Everything a user decides stands there; unknown keys are refused."""
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
@@ -10,6 +11,15 @@ from mergesearch.space import Per, Scale
 GroupsChoice: TypeAlias = str | dict[str, str] | dict[str, int]
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_\-]*$"
+
+
+class Control(StrEnum):
+    """What a control replaces: the search by points at random; all coefficients by one λ; the experts by noise of
+    their norms. See `study/controls.py`."""
+
+    RANDOM = "random"
+    LAMBDA = "lambda"
+    RANDOM_EXPERTS = "random_experts"
 
 
 class Section(BaseModel):
@@ -55,9 +65,11 @@ class KnobAxes(Section):
 
 class Space(OpenSection):
     """The axes: layer groups, and for each knob of the operator a range (searched) or a number (held). `start`: axis
-    names or patterns that begin elsewhere than at their knob's `init`."""
+    names or patterns that begin elsewhere than at their knob's `init`. `warm_start`: an earlier study of the same
+    store, whose chosen (else recommended, else best) recipe is where the other axes begin, whatever its groups were."""
 
     groups: GroupsChoice = "block"
+    warm_start: Annotated[str, Field(pattern=NAME)] | None = None
     start: dict[str, float] = {}
     fix: dict[str, float] = {}
     tie: tuple[tuple[str, ...], ...] = ()
@@ -89,6 +101,8 @@ class ObjectiveSpec(Section):
 
     `guide` names another metric that the strategy is told instead, such as the loss beside the accuracy. `rebuild`
     names an expert: the model that a compressing operator rebuilds for it is scored, instead of the merged one.
+    `teacher` names the expert whose answers losses without labels ('kl', 'alignment') are measured against; unless
+    given, it is that of `head`.
     """
 
     name: Annotated[str, Field(pattern=NAME)]
@@ -98,6 +112,7 @@ class ObjectiveSpec(Section):
     guide: str | None = None
     head: str | None = None
     rebuild: str | None = None
+    teacher: str | None = None
     weight: Annotated[float, Field(gt=0)] = 1.0
 
 
@@ -116,14 +131,20 @@ class Holdout(Section):
 class StrategySpec(OpenSection):
     """The search strategy, its seed, and its options beside them."""
 
-    kind: str = "cma_es"
+    kind: str = "auto"
     seed: Annotated[int, Field(ge=0)] = 0
 
 
 class Budget(Section):
-    """When the search ends: whichever comes first. `failures` in a row stop the study."""
+    """When the search ends: whichever comes first. `failures` in a row stop the study.
+
+    `evaluations` is counted in evaluations of all search examples: one of a quarter of them takes 0.25, one with a
+    gradient `gradient_cost` times its share. A gradient takes one forward and one backward pass, about three times a
+    forward pass alone; `mergesearch check --time` measures the rest.
+    """
 
     evaluations: Annotated[int, Field(ge=1)] = 200
+    gradient_cost: Annotated[float, Field(gt=0)] = 3.0
     hours: Annotated[float, Field(gt=0)] | None = None
     failures: Annotated[int, Field(ge=1)] = 5
 
@@ -145,6 +166,8 @@ class StudySpec(Section):
     holdout: Annotated[Holdout, BeforeValidator(_as_none_or_section)] = Holdout()
     strategy: Annotated[StrategySpec, BeforeValidator(_as_none_or_section)] = StrategySpec()
     budget: Annotated[Budget, BeforeValidator(_as_none_or_section)] = Budget()
+    controls: tuple[Control, ...] = ()
+    control_of: str = ""  # set in the study of a control: the study it belongs to, which has the baselines
     store: str = "sqlite:///runs/mergesearch.db"
 
     @model_validator(mode="after")

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from mergesearch.operators import OPERATORS
-from mergesearch.operators.base import Layout, MergeOperator, Prepared
+from mergesearch.operators.base import Differentiable, Layout, MergeOperator, Prepared
 from mergesearch.operators.passes import chunked as _chunked
 from mergesearch.operators.passes import stream as _stream
 from mergesearch.plugins import PluginOptions, load, parse_options
@@ -196,3 +196,29 @@ def test_a_group_that_did_not_change_keeps_its_bits(kind: str) -> None:
     for knob, table in other.items():
         table[0] = tables[knob][0]
     assert same_bits(run(prepared, other, ["emb"], torch.float32), before)
+
+
+def test_a_differentiable_operator_gives_the_gradient_of_what_it_builds(kind: str) -> None:
+    """Float64 (G, K) of each knob that is searched by default, the same as differences of `apply`; none is unknown."""
+    operator = make_operator(kind)
+    if not operator.DIFFERENTIABLE:
+        return
+    base, experts, layout = make_models(operator, torch.float64)
+    prepared, at = operator.prepare(base, experts, layout), make_settings(operator, layout, 3)
+    assert isinstance(prepared, Differentiable)
+    generator = torch.Generator().manual_seed(0)
+    slopes = {n: torch.randn(t.shape, generator=generator, dtype=t.dtype) for n, t in base.items()}
+    gradient = prepared.pull_back(at, slopes)
+    knobs = {knob.name: knob for knob in operator.KNOBS}
+    assert set(gradient) == set(operator.DIFFERENTIABLE) <= set(knobs)
+    assert any(knob.searched and knob.name in gradient for knob in operator.KNOBS)
+    for name, table in gradient.items():
+        assert (table.dtype, table.shape) == (np.float64, at[name].shape)
+        along = np.random.default_rng(0).normal(size=table.shape)
+        varies = {Per.STUDY: along[:1, :1], Per.EXPERT: along[:1], Per.GROUP: along[:, :1], Per.EXPERT_GROUP: along}
+        along = np.broadcast_to(varies[knobs[name].per], table.shape)
+        ends = [run(prepared, at | {name: at[name] + h * along}, list(SHAPES), torch.float64) for h in (1e-5, -1e-5)]
+        wanted = sum(float(((ends[0][n] - ends[1][n]) * slopes[n]).sum()) for n in SHAPES) / 2e-5
+        # What does not vary by expert stands in column 0 alone, and by group in row 0 alone.
+        found = float((table * along).sum())
+        assert found == pytest.approx(wanted, rel=1e-5, abs=1e-6)

@@ -10,7 +10,7 @@ import pytest
 from mergesearch.errors import CheckpointError, PoolError
 from mergesearch.pool.base import Job, JobResult, Worker, WorkerFactory, WorkerPool
 from mergesearch.pool.function import FunctionWorker
-from mergesearch.types import Failed, Outcome, Score, Scored, Split, Timing, Vector
+from mergesearch.types import Failed, Outcome, Request, Score, Scored, Split, Timing, Vector
 
 Opened = Callable[[WorkerFactory], WorkerPool]
 
@@ -23,10 +23,15 @@ def add(values: Vector) -> dict[str, float]:
 
 
 class SplitWorker:
-    """A Worker that answers with the job's split and number."""
+    """A Worker that answers with the job's split and number, and its point as a gradient of the requested name."""
 
     def evaluate(self, job: Job) -> Outcome:
-        return Scored({job.split.value: Score(job.number)}, timing=Timing(build=0.25, score=0.5))
+        wanted = job.request
+        metrics = {} if wanted == Request() else {wanted.gradient: {"share": Score(wanted.share, wanted.offset)}}
+        gradients = {} if job.point is None else {wanted.gradient: job.point}
+        return Scored(
+            {job.split.value: Score(job.number)}, metrics, gradients=gradients, timing=Timing(build=0.25, score=0.5)
+        )
 
 
 def missing_file() -> Worker:
@@ -100,6 +105,17 @@ def test_a_worker_s_own_timing_is_kept(opened: Opened) -> None:
         assert isinstance(result.outcome, Scored)
         assert result.outcome.scores == {split.value: Score(result.job.number)}
         assert (result.outcome.timing.build, result.outcome.timing.score) == (0.25, 0.5)
+
+
+def test_a_request_and_a_gradient_pass_whole(opened: Opened) -> None:
+    """What of an evaluation is wanted and the point reach the worker; gradients come back in float64, bit for bit."""
+    pool, point = opened(SplitWorker), np.random.default_rng(0).random(50)
+    pool.submit(Job(0, Split.SEARCH, np.zeros(1), Request(0.25, 0.5, "kl"), point))
+    (result,) = finish(pool, 1)
+    assert isinstance(result.outcome, Scored)
+    assert result.outcome.metrics == {"kl": {"share": Score(0.25, 0.5)}}
+    assert result.outcome.gradients["kl"].tobytes() == point.tobytes()
+    assert result.job.request == Request(0.25, 0.5, "kl")
 
 
 def test_nothing_to_wait_for(opened: Opened) -> None:

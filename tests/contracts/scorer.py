@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from mergesearch.errors import DataError
+from mergesearch.errors import DataError, EvaluationError
 from mergesearch.plugins import load, parse_options
 from mergesearch.scorers import SCORERS
-from mergesearch.scorers.base import Scorer, ScorerContext
-from mergesearch.types import Split
+from mergesearch.scorers.base import DifferentiableScorer, Scorer, ScorerContext
+from mergesearch.types import Request, Split
 
 SIZES = {"search": 12, "confirm": 7, "test": 9}
 
@@ -136,3 +136,78 @@ def test_building_it_opens_nothing(case: ScorerCase) -> None:
     scorer = case.scorer(path="nowhere/else.csv")
     with pytest.raises(DataError, match=r"does not exist"):
         scorer.check()
+
+
+def test_counts_its_examples(case: ScorerCase) -> None:
+    """`count` is how many examples each split has."""
+    scorer = case.scorer()
+    assert {split.value: scorer.count(split) for split in Split} == SIZES
+
+
+def test_rows_are_scored_in_their_order(case: ScorerCase) -> None:
+    """Any rows, in any order, have the values they have among all, up to rounding; all in order are the same bits."""
+    model, scorer = case.load(), case.scorer()
+    whole = scorer.score(model, Split.SEARCH)
+    every = scorer.score(model, Split.SEARCH, np.arange(SIZES["search"]))
+    requests = [Request(0.5), Request(0.5, 0.75), Request(0.01, 0.99)]
+    windows = [request.rows(SIZES["search"]) for request in requests]
+    for name, values in whole.items():
+        assert every[name].tobytes() == values.tobytes()
+        for rows in (*windows, np.array([0, 5, 2])):
+            some = scorer.score(model, Split.SEARCH, rows)[name]
+            assert (some.dtype, some.shape) == (np.float32, rows.shape)
+            np.testing.assert_allclose(some, values[rows], rtol=1e-4, atol=1e-5)
+
+
+def test_losses_come_with_their_gradients_and_every_metric(case: ScorerCase) -> None:
+    """Each loss it names: finite, at least 0, with a gradient for the weights, over the rows in their order; the
+    metrics are those of `score`. Taught by the model itself, what compares it with its teacher is 0."""
+    model, scorer = case.load(), case.scorer(batch_size=5)
+    if not isinstance(scorer, DifferentiableScorer):
+        return
+    metrics, rows = scorer.score(model, Split.SEARCH), Request(0.75, 0.5).rows(SIZES["search"])
+    model.requires_grad_(True)
+    for name, needs in scorer.LOSSES.items():
+        if needs.teacher:
+            scorer.teach(model, Split.SEARCH, name)
+        found = list(scorer.losses(model, Split.SEARCH, rows, name))
+        values = torch.cat([values for values, _ in found])
+        assert values.shape == rows.shape
+        assert torch.isfinite(values).all()
+        assert (values.detach() >= -1e-6).all()
+        if needs.teacher:
+            np.testing.assert_allclose(values.detach().numpy(), 0.0, atol=1e-5)
+        for metric, whole in metrics.items():
+            given = np.concatenate([arrays[metric] for _, arrays in found])
+            np.testing.assert_allclose(given, whole[rows], rtol=1e-4, atol=1e-5)
+        model.zero_grad()
+        values.sum().backward()
+        assert any(p.grad is not None and torch.isfinite(p.grad).all() for p in model.parameters())
+        assert needs.teacher or any(p.grad is not None and bool(p.grad.any()) for p in model.parameters())
+    if "loss" in scorer.LOSSES:
+        found = list(scorer.losses(model, Split.SEARCH, rows, "loss"))
+        np.testing.assert_allclose(
+            torch.cat([v for v, _ in found]).detach(), metrics["loss"][rows], rtol=1e-4, atol=1e-5
+        )
+        assert next(iter(scorer.LOSSES)) == "loss"
+
+
+def test_what_a_teacher_taught_is_kept(case: ScorerCase) -> None:
+    """A loss against a teacher grows once the model has moved; a teacher that was not asked is missed."""
+    model, scorer = case.load(), case.scorer()
+    if not isinstance(scorer, DifferentiableScorer):
+        return
+    rows = np.arange(SIZES["search"])
+    taught = [name for name, needs in scorer.LOSSES.items() if needs.teacher]
+    for name in taught:
+        with pytest.raises(EvaluationError, match="has not been asked"):
+            next(iter(scorer.losses(model, Split.SEARCH, rows, name)))
+        scorer.teach(model, Split.SEARCH, name)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(1.3)
+    for name in taught:
+        values = torch.cat([values for values, _ in scorer.losses(model, Split.SEARCH, rows, name)])
+        assert float(values.detach().mean()) > 1e-4
+    with pytest.raises(EvaluationError, match="no differentiable loss 'none'"):
+        next(iter(scorer.losses(model, Split.SEARCH, rows, "none")))

@@ -6,6 +6,7 @@ A new backend is one entry in OPENERS.
 import math
 import threading
 from collections.abc import Callable
+from dataclasses import astuple, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ import pytest
 from mergesearch.errors import LeaseError, SpecError, StoreError, StudyNotFound
 from mergesearch.store.base import Artifact, Command, Lease, StudyStore
 from mergesearch.store.open import open_store
-from mergesearch.types import Asked, Candidate, Failed, Outcome, Score, Scored, Split, Status, Timing, Told
+from mergesearch.types import Asked, Candidate, Failed, Outcome, Request, Score, Scored, Split, Status, Timing, Told
 
 OPENERS: dict[str, Callable[[Path], StudyStore]] = {
     "memory": lambda folder: open_store("memory://"),
@@ -30,11 +31,12 @@ def point(number: int, dim: int = 5) -> np.ndarray:
 
 
 def scored(number: int = 0) -> Scored:
-    """An outcome with two objectives, three metrics and per-example values."""
+    """An outcome with two objectives, three metrics, per-example values and a gradient."""
     own = {"mnist": Score(0.1 * number, 0.01, 40), "fashion": Score(1 / 3, 0.0, 7)}
     metrics = {"mnist": {"accuracy": own["mnist"], "loss": Score(2.5, 0.5, 40)}, "fashion": {"f1": own["fashion"]}}
     examples = {"mnist": np.arange(40, dtype=np.float32) * number, "fashion": np.zeros(7, dtype=np.float32)}
-    return Scored(own, metrics, examples, Timing(0.5, 0.25, 1.5), "worker-1")
+    gradients = {"fashion": point(number) - 0.5}
+    return Scored(own, metrics, examples, gradients, timing=Timing(0.5, 0.25, 1.5), worker="worker-1")
 
 
 def begin(store: StudyStore, name: str = "digits", now: float = 100.0) -> Lease:
@@ -53,10 +55,11 @@ def same(one: object, other: object) -> bool:
             return heads and same(one.candidate, other.candidate) and same(one.outcome, other.outcome)
         case (Candidate(), Candidate()):
             bits = [None if c.point is None else c.point.tobytes() for c in (one, other)]
-            return (one.number, one.origin) == (other.number, other.origin) and bits[0] == bits[1]
+            return astuple(replace(one, point=None)) == astuple(replace(other, point=None)) and bits[0] == bits[1]
         case (Scored(), Scored()):
             heads = (one.timing, one.worker) == (other.timing, other.worker)
-            return heads and (one.scores, one.metrics) == (other.scores, other.metrics)
+            bits = [{name: values.tobytes() for name, values in s.gradients.items()} for s in (one, other)]
+            return heads and (one.scores, one.metrics) == (other.scores, other.metrics) and bits[0] == bits[1]
     return one == other
 
 
@@ -169,6 +172,50 @@ def test_examples_are_kept_apart_from_the_log(store: StudyStore) -> None:
     assert told.outcome.examples == {}
     assert store.examples("digits", 3, CONFIRM) == {}
     assert store.examples("digits", 99, SEARCH) == {}
+
+
+@pytest.mark.parametrize(
+    ("request_", "cost"),
+    [
+        (Request(), 1.0),
+        (Request(gradient="entropy"), 3.0),
+        (Request(1 / 3, 0.1 + 0.2), 1 / 3),
+        (Request(0.25, 0.5, gradient="loss"), 0.75),
+        (Request(0.5, 0.5, continues=12), 0.5),
+    ],
+)
+def test_a_request_reads_back(store: StudyStore, request_: Request, cost: float) -> None:
+    """What was wanted of a candidate and what it costs stand in its ask and its tell, bit for bit, on every split."""
+    lease = begin(store)
+    wanted = Candidate(13, point(13), "race", request_, cost)
+    log = [store.ask(lease, wanted, SEARCH, 101.0), store.tell(lease, 13, SEARCH, scored(1), 102.0)]
+    log.append(store.ask(lease, Candidate(13, point(13)), TEST, 103.0))
+    for event, entry in zip(store.events("digits"), log, strict=True):
+        assert same(event, entry)
+        assert same(event.candidate, wanted)
+
+
+def test_gradients_come_with_the_log(store: StudyStore) -> None:
+    """Gradients are float64, read-only, in the tell and in the log bit for bit, NaN and infinity too."""
+    lease = begin(store)
+    store.ask(lease, Candidate(0, point(0), request=Request(gradient="loss")), SEARCH, 101.0)
+    store.ask(lease, Candidate(1, point(1)), SEARCH, 101.0)
+    given = {"mnist": point(9, 300) - 0.5, "fashion": np.array([np.nan, -np.inf, 5e-324, -0.0])}
+    told = store.tell(lease, 0, SEARCH, replace(scored(1), gradients=given), 102.0)
+    store.tell(lease, 1, SEARCH, replace(scored(2), gradients={}), 103.0)
+    bits = {name: values.tobytes() for name, values in given.items()}
+    given["mnist"][:] = 7.0
+    for event in (told, store.events("digits")[2], store.events("digits", 2)[0]):
+        assert isinstance(event, Told)
+        assert isinstance(event.outcome, Scored)
+        assert {name: values.tobytes() for name, values in event.outcome.gradients.items()} == bits
+        assert all(values.dtype == np.float64 for values in event.outcome.gradients.values())
+        assert not any(values.flags.writeable for values in event.outcome.gradients.values())
+    last = store.events("digits")[-1]
+    assert isinstance(last, Told)
+    assert isinstance(last.outcome, Scored)
+    assert last.outcome.gradients == {}
+    assert set(store.examples("digits", 0, SEARCH)) == {"mnist", "fashion"}
 
 
 def test_second_tell_changes_nothing(store: StudyStore) -> None:

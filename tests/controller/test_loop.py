@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from mergesearch.controller.loop import Controller, StudyRun
-from mergesearch.controller.search import make_strategy
 from mergesearch.errors import LeaseError, StoreError, StudyFailed
 from mergesearch.pool.base import Job
 from mergesearch.pool.profile import Profile, open_pool
@@ -18,6 +17,7 @@ from mergesearch.store.base import StudyStore
 from mergesearch.store.open import open_store
 from mergesearch.stored import describe, read_stored
 from mergesearch.strategies.base import Problem
+from mergesearch.strategies.make import make_strategy
 from mergesearch.types import Candidate, Direction, Failed, Guide, Objective, Outcome, Score, Scored, Split, Status
 
 OBJECTIVES = (Objective("up", Direction.MAX), Objective("down", Direction.MIN))

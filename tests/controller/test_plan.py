@@ -6,33 +6,45 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mergesearch.controller.plan import Action, Facts, plan
+from mergesearch.controller.plan import Action, Facts, plan, search_is_over
 
 IDLE = Facts(
-    free=2, running=0, unsubmitted=0, baselines_left=0, searched=0, searching=0, budget=10, confirms_left=0,
+    free=2, running=0, unsubmitted=0, baselines_left=0, searching=0, spent=0.0, budget=10.0, confirms_left=0,
     tests_left=0, failed_in_a_row=0, failures=5,
 )  # fmt: skip
+READY = replace(IDLE, proposed=1.0)
 
 
 @pytest.mark.parametrize(
     ("facts", "action"),
     [
-        (IDLE, Action.SEARCH),
-        (replace(IDLE, baselines_left=1), Action.BASELINE),
-        (replace(IDLE, unsubmitted=1, baselines_left=1), Action.SUBMIT),
-        (replace(IDLE, free=0, running=2, searching=2, searched=2), Action.WAIT),
-        (replace(IDLE, searched=9, recommends=True), Action.RECOMMENDED),
-        (replace(IDLE, searched=9, searching=1, running=1, recommends=True), Action.WAIT),
-        (replace(IDLE, searched=9), Action.SEARCH),
-        (replace(IDLE, searched=10, searching=1, running=1), Action.WAIT),
-        (replace(IDLE, searched=10, confirms_left=3), Action.CONFIRM),
-        (replace(IDLE, searched=10, running=1, tests_left=2), Action.WAIT),
-        (replace(IDLE, searched=10, tests_left=2), Action.TEST),
-        (replace(IDLE, searched=10), Action.FINISH),
-        (replace(IDLE, searched=3, out_of_time=True), Action.FINISH),
-        (replace(IDLE, searched=3, searching=1, running=1, out_of_time=True), Action.WAIT),
-        (replace(IDLE, searched=3, searching=1, running=1, dry=True), Action.WAIT),
-        (replace(IDLE, searched=3, dry=True), Action.FINISH),
+        (IDLE, Action.PROPOSE),
+        (READY, Action.SEARCH),
+        (replace(READY, baselines_left=1), Action.BASELINE),
+        (replace(READY, unsubmitted=1, baselines_left=1), Action.SUBMIT),
+        (replace(READY, free=0, running=2, searching=2, spent=2.0), Action.WAIT),
+        (replace(IDLE, spent=9.0, recommends=True), Action.RECOMMENDED),
+        (replace(READY, spent=9.0, recommends=True), Action.RECOMMENDED),
+        (replace(IDLE, spent=9.0, searching=1, running=1, recommends=True), Action.WAIT),
+        (replace(READY, spent=8.0, recommends=True), Action.SEARCH),
+        (replace(READY, spent=8.0, proposed=3.0, recommends=True), Action.RECOMMENDED),
+        (replace(READY, spent=8.0, proposed=3.0, searching=1, running=1, recommends=True), Action.WAIT),
+        (replace(READY, spent=8.5, proposed=0.25, recommends=True), Action.SEARCH),
+        (replace(READY, spent=9.5, proposed=0.25, recommends=True), Action.SEARCH),
+        (replace(READY, spent=9.5, proposed=0.75, recommends=True), Action.FINISH),
+        (replace(READY, spent=9.5, proposed=0.75, searching=1, running=1), Action.WAIT),
+        (replace(READY, spent=9.0, recommended=True), Action.FINISH),
+        (replace(READY, spent=9.0), Action.SEARCH),
+        (replace(IDLE, spent=10.0, searching=1, running=1), Action.WAIT),
+        (replace(IDLE, spent=10.0, confirms_left=3), Action.CONFIRM),
+        (replace(IDLE, spent=10.0, running=1, tests_left=2), Action.WAIT),
+        (replace(IDLE, spent=10.0, tests_left=2), Action.TEST),
+        (replace(IDLE, spent=10.0), Action.FINISH),
+        (replace(IDLE, spent=3.0, out_of_time=True), Action.FINISH),
+        (replace(IDLE, spent=3.0, searching=1, running=1, out_of_time=True), Action.WAIT),
+        (replace(IDLE, spent=3.0, searching=1, running=1, dry=True), Action.WAIT),
+        (replace(IDLE, spent=3.0, dry=True), Action.FINISH),
+        (replace(IDLE, spent=3.0, dry=True, recommends=True), Action.RECOMMENDED),
         (replace(IDLE, failed_in_a_row=5), Action.FAIL),
         (replace(IDLE, wish="pause", running=1), Action.WAIT),
         (replace(IDLE, wish="pause"), Action.PAUSE),
@@ -45,24 +57,77 @@ def test_each_situation_has_its_action(facts: Facts, action: Action) -> None:
 
 
 @given(
+    st.lists(st.one_of(st.just(1.0), st.sampled_from([0.1, 1 / 3, 0.5, 3.0, 1.5]), st.none()), max_size=40),
+    st.sampled_from([1.0, 2.0, 5.0, 7.5, 10.0]),
+    st.integers(1, 3),
+    st.integers(0, 20),
+    st.randoms(use_true_random=False),
+)
+def test_the_budget_is_kept(costs, budget, workers, recommends_from, chance) -> None:  # type: ignore[no-untyped-def]
+    """Whatever is proposed and in whatever order it ends: the cost never exceeds the budget, one whole evaluation is
+    left for the recommended point wherever there is one, and that is measured when all else is told."""
+    asked: list[float] = []
+    proposed: float | None = None
+    dry = recommended = False
+    running = 0
+    while True:
+        spent = sum(asked)
+        has = len(asked) >= recommends_from and not recommended
+        facts = replace(
+            IDLE, free=workers - running, running=running, searching=running, spent=spent, budget=budget,
+            proposed=proposed, dry=dry, recommends=has, recommended=recommended,
+        )  # fmt: skip
+        action = plan(facts)
+        if action is Action.FINISH:
+            break
+        if action is Action.PROPOSE:
+            proposed = costs[len(asked)] if len(asked) < len(costs) else 1.0
+            dry = proposed is None
+            continue
+        if action is Action.WAIT:
+            assert running
+            running -= 1
+            costs = costs if chance.random() < 0.5 else [c or 1.0 for c in costs]
+        elif action is Action.RECOMMENDED:
+            assert running == 0
+            assert has
+            recommended, running = True, 1
+            asked.append(1.0)
+        else:
+            assert action is Action.SEARCH
+            assert proposed is not None
+            asked.append(proposed)
+            running += 1
+            assert not has or sum(asked) + 1.0 <= budget + 1e-9 or spent + 1.0 > budget + 1e-9
+        proposed, dry = None, False
+    assert search_is_over(facts)
+    assert sum(asked) <= budget + 1e-9
+    if all(cost == 1.0 for cost in costs):
+        assert sum(asked) == int(budget)
+    if recommends_from == 0 and budget >= 1.0:
+        assert recommended
+
+
+@given(
     st.integers(0, 3),
     st.integers(0, 3),
     st.integers(0, 3),
-    st.integers(0, 12),
-    st.integers(1, 10),
+    st.floats(0, 12),
+    st.floats(1, 10),
+    st.one_of(st.none(), st.floats(0.01, 3)),
     st.booleans(),
     st.booleans(),
 )
-def test_the_budget_is_never_exceeded(
-    free: int, running: int, baselines: int, searched: int, budget: int, recommends: bool, dry: bool
+def test_no_single_decision_exceeds_the_budget(  # type: ignore[no-untyped-def]
+    free, running, baselines, spent, budget, proposed, recommends, dry
 ) -> None:
-    """Nothing is asked of the search once the budget is used up, and nothing is submitted without a free worker."""
+    """Nothing is asked of the search that does not fit, and nothing is submitted without a free worker."""
     facts = replace(
-        IDLE, free=free, running=running, baselines_left=baselines, searched=searched, searching=min(running, searched),
-        budget=budget, recommends=recommends, dry=dry,
+        IDLE, free=free, running=running, baselines_left=baselines, spent=spent, searching=running,
+        budget=budget, recommends=recommends, proposed=proposed, dry=dry and proposed is None,
     )  # fmt: skip
     action = plan(facts)
-    if searched >= budget:
-        assert action not in (Action.SEARCH, Action.RECOMMENDED)
+    cost = {Action.SEARCH: proposed or 0.0, Action.RECOMMENDED: 1.0}.get(action, 0.0)
+    assert cost == 0.0 or spent + cost <= budget + 1e-9
     if free == 0:
         assert action in (Action.WAIT, Action.FINISH)

@@ -44,7 +44,7 @@ def scored(names, table, split, seconds=1.0, bounded=True, keep=True):
         value = float(values.mean(dtype=np.float64))
         scores[name] = Score(value, float(values.std() / np.sqrt(len(values))), len(values))
         examples[name] = values
-    return Scored(scores, {}, examples if keep else {}, Timing(0.02, 0.03, seconds), "worker-0")
+    return Scored(scores, {}, examples if keep else {}, timing=Timing(0.02, 0.03, seconds), worker="worker-0")
 
 
 def text_of(renderable, width=80):

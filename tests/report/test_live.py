@@ -18,7 +18,8 @@ class Step:
 
     results: Results
     evaluations: int
-    budget: int
+    cost: float
+    budget: float
     running: int
     seconds: float
     phase: str
@@ -35,7 +36,7 @@ def watch(view, terminal, gap=0.5):
             now[0] += gap
             phase = "search" if event.split is Split.SEARCH else "confirm and test"
             phase = "baselines" if event.candidate.point is None and phase == "search" else phase
-            live(Step(results, results.search_told, view.budget, 1, now[0], phase))
+            live(Step(results, results.search_told, results.cost_told, view.budget, 1, now[0], phase))
     return file.getvalue()
 
 
@@ -66,7 +67,7 @@ def test_nothing_new_is_not_said_again():
     with LiveView(Console(file=file, force_terminal=False), "x", lambda: now[0]) as live:
         for _ in range(200):
             now[0] += 5.0
-            live(Step(results, 12, 40, 2, now[0], "search"))
+            live(Step(results, 12, 12.0, 40, 2, now[0], "search"))
     assert len(file.getvalue().splitlines()) == 1
 
 
@@ -84,18 +85,18 @@ def test_the_time_left_follows_the_pace_since_the_start_of_this_run():
     """What a resumed study had done before does not count; nothing is promised before the first result."""
     results = unfinished(2).results
     live = LiveView(Console(file=io.StringIO(), force_terminal=False), "x", lambda: 0.0)
-    first = Step(results, 10, 40, 2, 500.0, "search")
+    first = Step(results, 10, 10.0, 40, 2, 500.0, "search")
     live(first)
     assert live.seconds_left(first) is None
-    assert live.seconds_left(Step(results, 20, 40, 2, 520.0, "search")) == pytest.approx(40.0)
-    assert live.seconds_left(Step(results, 40, 40, 2, 560.0, "confirm and test")) is None
+    assert live.seconds_left(Step(results, 20, 20.0, 40, 2, 520.0, "search")) == pytest.approx(40.0)
+    assert live.seconds_left(Step(results, 40, 40.0, 40, 2, 560.0, "confirm and test")) is None
 
 
 def test_an_interrupt_leaves_the_terminal_clean():
     """The cursor is shown again when the block ends by Ctrl-C."""
     file = io.StringIO()
     live = LiveView(Console(file=file, force_terminal=True), "x")
-    step = Step(unfinished(2).results, 1, 40, 1, 1.0, "search")
+    step = Step(unfinished(2).results, 1, 1.0, 40, 1, 1.0, "search")
 
     def interrupted():
         with live:

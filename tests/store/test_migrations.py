@@ -16,12 +16,19 @@ from mergesearch.store.schema import SCHEMA_VERSION, metadata
 
 
 def tables(path: Path) -> dict[str, set[str]]:
-    """Name of each table and index -> the lines that made it."""
+    """Name of each table and index -> the parts that made it; a column that was added later stands behind others."""
     connection = sqlite3.connect(path)
     rows = connection.execute("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL AND name != 'alembic_version'")
-    made = {name: {line.strip().rstrip(",") for line in re.split(r"\n", sql)} for name, sql in rows}
+    made = {name: {part.strip() for part in re.split(r",(?![^(]*\))", _body(sql))} for name, sql in rows}
     connection.close()
     return made
+
+
+def _body(sql: str) -> str:
+    """What made a table or an index, the parenthesis around the columns opened."""
+    head, _, rest = " ".join(sql.split()).partition("(")
+    columns, _, tail = rest.rpartition(")")
+    return f"{head} {tail}, {columns}"
 
 
 def test_migrations_make_the_schema(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invar
 
 from mergesearch.errors import MergesearchError
 from mergesearch.store.base import Lease, StudyStore
-from mergesearch.types import Asked, Candidate, Failed, Split, Status, Told
+from mergesearch.types import Asked, Candidate, Failed, Request, Split, Status, Told
 
 NUMBERS = st.integers(0, 5)
 SPLITS = st.sampled_from(Split)
@@ -68,7 +68,9 @@ class Stores(RuleBasedStateMachine):
     @rule(lease=leases, number=NUMBERS, split=SPLITS, variant=st.sampled_from([0, 0, 0, 0, 7]))
     def ask(self, lease: Lease, number: int, split: Split, variant: int) -> None:
         values = None if number == 0 else point(number + variant)
-        asked = self.on_all(lambda s: s.ask(lease, Candidate(number, values, f"o{variant}"), split, self.now))
+        request = Request(1.0 / (1 + len(split)), gradient=split.value)  # the first one of a candidate stands
+        candidate = Candidate(number, values, f"o{variant}", request, request.cost(3.0))
+        asked = self.on_all(lambda s: s.ask(lease, candidate, split, self.now))
         assert asked is None or isinstance(asked, Asked)
 
     @rule(lease=leases, number=NUMBERS, split=SPLITS, failed=st.booleans())

@@ -7,6 +7,7 @@ change of the schema adds a file and, where old rows read differently, what that
 import sqlite3
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ import numpy as np
 from mergesearch.store.base import Artifact, StudyStore
 from mergesearch.store.open import open_store
 from mergesearch.store.schema import SCHEMA_VERSION
-from mergesearch.types import Candidate, Failed, Score, Scored, Split, Status, Timing
+from mergesearch.types import Candidate, Failed, Request, Score, Scored, Split, Status, Timing
 
 FOLDER = Path(__file__).parent
 
@@ -30,7 +31,9 @@ def fill_v1(store: StudyStore) -> None:
     own = {"mnist": Score(0.75, 0.125, 8), "cost": Score(-0.1)}
     metrics = {"mnist": {"accuracy": own["mnist"], "loss": Score(2.5, 0.0, 8)}}
     examples = {"mnist": np.array([1, 1, 0, 1, 1, 0, 1, 1], dtype=np.float32)}
-    store.tell(lease, 1, Split.SEARCH, Scored(own, metrics, examples, Timing(0.5, 0.25, 2.0), "gpu-1"), 1005.0)
+    store.tell(
+        lease, 1, Split.SEARCH, Scored(own, metrics, examples, timing=Timing(0.5, 0.25, 2.0), worker="gpu-1"), 1005.0
+    )
     store.tell(lease, 0, Split.SEARCH, Failed("ValueError", "label 'ü' is unknown", Timing(), "gpu-2"), 1006.0)
     store.ask(lease, Candidate(1, np.array([0.0, 1 / 3, 1.0])), Split.CONFIRM, 1007.0)
     lease = store.renew(lease, 60.0, 1008.0)
@@ -40,11 +43,30 @@ def fill_v1(store: StudyStore) -> None:
     store.add_artifact("digits-3", Artifact(1, "export", "out/merged", "ab" * 32, 1012.0))
 
 
+def fill_v2(store: StudyStore) -> None:
+    """The studies that `store_v2.sql` holds: those of before, and one with requests and gradients. Never change it."""
+    fill_v1(store)
+    store.create("windows", "", "d2", 1020.0)
+    lease = store.acquire("windows", "old-host:2", 60.0, 1021.0)
+    point = np.array([0.25, 1 / 3])
+    store.ask(lease, Candidate(0, point, "start", Request(gradient="loss"), 3.0), Split.SEARCH, 1022.0)
+    store.ask(lease, Candidate(1, point, "race", Request(0.25), 0.25), Split.SEARCH, 1023.0)
+    own = {"mnist": Score(0.5, 0.125, 8), "cost": Score(0.25)}
+    metrics = {"mnist": {"accuracy": own["mnist"], "loss": Score(1.5, 0.25, 8)}}
+    gradients = {"mnist": np.array([1 / 3, -5e-324]), "cost": np.array([np.nan, -np.inf])}
+    store.tell(lease, 0, Split.SEARCH, Scored(own, metrics, {}, gradients), 1024.0)
+    store.tell(lease, 1, Split.SEARCH, Scored(own), 1025.0)
+    store.ask(lease, Candidate(2, point, "race", Request(0.75, 0.25, continues=1), 0.75), Split.SEARCH, 1026.0)
+
+
+FILLS: dict[int, Callable[[StudyStore], None]] = {1: fill_v1, 2: fill_v2}
+
+
 def save(target: Path) -> None:
     """Write a store of the present schema as SQL text."""
     with tempfile.TemporaryDirectory() as folder:
         store = open_store(f"sqlite:///{folder}/study.db")
-        fill_v1(store)
+        FILLS[SCHEMA_VERSION](store)
         store.close()
         connection = sqlite3.connect(f"{folder}/study.db")
         target.write_text("\n".join(connection.iterdump()) + "\n", encoding="utf-8")

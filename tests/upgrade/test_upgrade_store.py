@@ -3,15 +3,19 @@
 import re
 import sqlite3
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+from alembic import op
 from contracts.store import same
-from upgrade.saved import FOLDER, fill_v1
+from sqlalchemy import Column
+from upgrade.saved import FILLS, FOLDER
 
 from mergesearch.store.memory import MemoryStore
 from mergesearch.store.open import open_store
 from mergesearch.store.schema import SCHEMA_VERSION
-from mergesearch.types import Asked, Split
+from mergesearch.types import Asked, Candidate, Request, Split
 
 SAVED = sorted(FOLDER.glob("store_v*.sql"))
 
@@ -24,14 +28,14 @@ def test_every_version_has_a_saved_store() -> None:
 
 @pytest.mark.parametrize("saved", SAVED, ids=lambda path: path.stem)
 def test_saved_store_reads_as_it_was_written(saved: Path, tmp_path: Path) -> None:
-    """Records, log, examples, facts, commands and artifacts of an old store are all there, and it can be continued."""
+    """Records, log, examples, gradients, facts, commands and artifacts of an old store are all there; it goes on."""
     connection = sqlite3.connect(tmp_path / "study.db")
     connection.executescript(saved.read_text(encoding="utf-8"))
     connection.close()
     store, expected = open_store(f"sqlite:///{tmp_path}/study.db"), MemoryStore()
-    fill_v1(expected)
+    FILLS[int(re.sub(r"\D", "", saved.stem))](expected)
     assert store.studies() == expected.studies()
-    for name in ("empty", "digits-3"):
+    for name in (study.name for study in expected.studies()):
         pairs = zip(store.events(name), expected.events(name), strict=True)
         assert all(same(*pair) for pair in pairs)
         assert store.facts(name) == expected.facts(name)
@@ -43,4 +47,32 @@ def test_saved_store_reads_as_it_was_written(saved: Path, tmp_path: Path) -> Non
     open_ask = store.events("digits-3")[-1]
     assert isinstance(open_ask, Asked)
     assert store.ask(lease, open_ask.candidate, Split.TEST, 2001.0).seq == open_ask.seq + 1
+    fresh = Candidate(9, np.array([0.5]), "sample", Request(0.5, gradient="kl"), 1.5)
+    assert same(store.ask(lease, fresh, Split.SEARCH, 2002.0).candidate, fresh)
+    store.close()
+
+
+def test_an_upgrade_that_breaks_off_leaves_the_store_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of an upgrade or nothing: the file is then still of its old version, and a later upgrade finds all of it."""
+    connection = sqlite3.connect(tmp_path / "study.db")
+    connection.executescript((FOLDER / "store_v1.sql").read_text(encoding="utf-8"))
+    connection.close()
+    added, add = [], op.add_column
+
+    def breaking(table: str, column: Column[Any]) -> None:
+        if len(added) == 2:
+            raise RuntimeError("power cut")
+        added.append(column)
+        add(table, column)
+
+    monkeypatch.setattr(op, "add_column", breaking)
+    with pytest.raises(RuntimeError, match="power cut"):
+        open_store(f"sqlite:///{tmp_path}/study.db")
+    connection = sqlite3.connect(tmp_path / "study.db")
+    assert connection.execute("SELECT version_num FROM alembic_version").fetchall() == [("0001",)]
+    assert len(connection.execute("PRAGMA table_info(candidates)").fetchall()) == 5
+    connection.close()
+    monkeypatch.undo()
+    store = open_store(f"sqlite:///{tmp_path}/study.db")
+    assert len(store.events("digits-3")) == 5
     store.close()

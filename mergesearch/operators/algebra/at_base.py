@@ -6,7 +6,7 @@ from typing import final
 
 import numpy as np
 
-from mergesearch.operators.base import Prepared, Tensors
+from mergesearch.operators.base import Differentiable, Tensors
 from mergesearch.operators.passes.stream import Stream
 from mergesearch.space import Settings
 
@@ -21,7 +21,7 @@ class AtBase:
     """Prepared; see `operators/base.py`. `names` get the values of the first of the `models` of `stream`, the rest
     is left to `merged`."""
 
-    def __init__(self, stream: Stream, models: int, names: Iterable[str], merged: Prepared) -> None:
+    def __init__(self, stream: Stream, models: int, names: Iterable[str], merged: Differentiable) -> None:
         self._stream, self._names, self._merged = stream, frozenset(names), merged
         self._models = models
 
@@ -30,3 +30,8 @@ class AtBase:
         kept = [name for name in names if name in self._names]
         self._stream.weighted_sum(kept, np.zeros((len(kept), self._models)), into, centred=True)
         self._merged.apply(settings, [name for name in names if name not in self._names], into)
+
+    def pull_back(self, settings: Settings, slopes: Tensors) -> Settings:
+        """See `Differentiable.pull_back`: tensors at the base do not move."""
+        moved = {name: slope for name, slope in slopes.items() if name not in self._names}
+        return self._merged.pull_back(settings, moved)

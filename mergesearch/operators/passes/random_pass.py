@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from mergesearch.operators.base import Tensors
 from mergesearch.operators.passes import counter_random
 from mergesearch.operators.passes.chunked import chunks, wide
+from mergesearch.operators.passes.slopes import Parts
 from mergesearch.operators.passes.stream import Stream, Weights, offsets, row_weights
 
 Odds: TypeAlias = NDArray[np.float32]
@@ -202,6 +203,11 @@ class RandomPass:
 
         stream.run(bases, torch_pass, compiled_pass)
         return found
+
+    def changes(self, name: str, odds: NDArray[np.float32], inverse: bool) -> Parts:
+        """Each expert's kept change of a tensor, chunk by chunk, 0 elsewhere; `odds` (K, 2)."""
+        for part, _, kept in self._chunks(name, [1.0] * self._experts, odds, inverse):
+            yield part, kept
 
     def probabilities(self, name: str, k: int, odds: NDArray[np.float32], part: slice = slice(None)) -> torch.Tensor:
         """p of expert k's entries in a chunk of a tensor, float32; `odds` (2,). A scalar where there are no ranks."""

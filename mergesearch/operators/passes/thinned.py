@@ -13,6 +13,7 @@ from mergesearch.errors import EvaluationError
 from mergesearch.operators.base import Layout, Tensors
 from mergesearch.operators.passes.random_pass import Odds, RandomPass
 from mergesearch.operators.passes.row_ranks import row_length, row_ranks
+from mergesearch.operators.passes.slopes import by_group, slope_products, sum_gradient
 from mergesearch.operators.passes.stream import Stream
 from mergesearch.space import Settings
 
@@ -96,6 +97,20 @@ class Thinned:
                 )
             else:
                 self._pass.sum(chosen, weights * scale[batch, None], odds[batch], into, inverse=inverse, masks=masks)
+
+    def pull_back(self, settings: Settings, slopes: Tensors) -> Settings:
+        """See `Differentiable.pull_back`: of `coefficient` and `scale`, at the masks as they are. Not with election."""
+        how = self._how
+        names = [name for name in self._layout.group_of if name in slopes]
+        odds = dict(zip(names, self.odds(settings, names), strict=True))
+        inverse = how.rescale == "inverse_probability"
+        products = slope_products(
+            slopes, names, len(self._layout.experts), lambda name: self._pass.changes(name, odds[name], inverse)
+        )
+        if names:
+            products *= self._factors(names, np.stack(list(odds.values())), {})
+        grouped = by_group(products, [self._layout.group_of[name] for name in names], len(self._layout.groups))
+        return sum_gradient(settings, grouped, normalize=how.normalize)
 
     def odds(self, settings: Settings, names: Sequence[str]) -> Odds:
         """(len(names), K, 2): p = low + step · rank of each tensor and expert.

@@ -1,7 +1,7 @@
 """Passes over the changes that a window keeps (`chunked.Window`): weighted sum, and the majority of the signs."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from mergesearch.operators.base import Tensors
 from mergesearch.operators.passes import chunked
-from mergesearch.operators.passes.chunked import Window
+from mergesearch.operators.passes.chunked import Window, chunks
+from mergesearch.operators.passes.slopes import Parts
 from mergesearch.operators.passes.stream import Stream, Weights, offsets, row_weights
 
 
@@ -61,6 +62,15 @@ def majority(stream: Stream, windows: Mapping[str, Window]) -> int:
 
     stream.run(bases, torch_pass, compiled_pass)
     return sum(found)
+
+
+def window_changes(stream: Stream, name: str, window: Window) -> Parts:
+    """Each expert's change of a tensor, chunk by chunk, 0 where it is not in the window."""
+    base, *experts = _models(stream, name)
+    every = [1.0] * len(experts)
+    for part in chunks(base.numel(), base.device):
+        kept = chunked.trimmed(base, experts, every, window, part)
+        yield part, enumerate(cast("Iterator[torch.Tensor]", kept))  # none is left out: no weight is 0
 
 
 def _models(stream: Stream, name: str) -> list[torch.Tensor]:
