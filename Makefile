@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: help install demo test test-fast check format bench clean
+.PHONY: help install demo test test-fast check format bench bench-search clean
 
 help:  ## say what each target does
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -51,6 +51,9 @@ format: $(VENV)/installed-dev  ## format the code
 bench: $(VENV)/installed-bench  ## run the benchmarks; tables on the screen, JSON in benchmarks/results/
 	$(BIN)/python benchmarks/operators.py --json benchmarks/results/operators.json
 	$(BIN)/python benchmarks/controller.py --json benchmarks/results/controller.json
+
+bench-search: $(VENV)/installed-bench  ## go on with the search benchmark for half an hour, write docs/benchmarks.md
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/search.py --tables --minutes 30
 
 clean:  ## remove the environment and everything made
 	rm -rf $(VENV) runs exports build *.egg-info

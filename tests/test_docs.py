@@ -7,6 +7,8 @@ import pytest
 
 from mergesearch.cli import COMMANDS
 from mergesearch.cli.operators_page import operators_page
+from mergesearch.cli.strategies_page import meanings, strategies_page
+from mergesearch.plugins import load
 from mergesearch.pool import POOLS
 from mergesearch.scorers import SCORERS
 from mergesearch.store import STORES
@@ -41,6 +43,18 @@ def test_every_kind_is_described(kind: str) -> None:
 def test_the_page_of_operators_is_what_the_code_says() -> None:
     """docs/operators.md is made by `mergesearch list operators --markdown`."""
     assert (ROOT / "docs" / "operators.md").read_text(encoding="utf-8") == operators_page()
+
+
+def test_the_page_of_strategies_is_what_the_code_says() -> None:
+    """docs/strategies.md is made by `mergesearch list strategies --markdown`."""
+    assert (ROOT / "docs" / "strategies.md").read_text(encoding="utf-8") == strategies_page()
+
+
+@pytest.mark.parametrize("kind", sorted(STRATEGIES))
+def test_every_option_of_a_strategy_has_a_meaning(kind: str) -> None:
+    """The docstring of its options names each one."""
+    options = load("strategy", STRATEGIES, kind).Options
+    assert set(options.model_fields) == set(meanings(options))
 
 
 def test_every_store_is_described() -> None:

@@ -73,7 +73,7 @@ def _wants(cls: type[Strategy]) -> str:
 def _section(kind: str, cls: type[Strategy]) -> str:
     lines = [f"## {kind}", "", summary(cls), *_further(cls)]
     if cls.Options.model_fields:
-        said = _meanings(cls.Options)
+        said = meanings(cls.Options)
         lines += ["", "Options:", ""]
         lines += [_option(name, field, said.get(name, "")) for name, field in cls.Options.model_fields.items()]
     return "\n".join([*lines, ""])
@@ -85,7 +85,7 @@ def _further(cls: type[Strategy]) -> list[str]:
     return ["", text[1].strip()] if len(text) > 1 and text[1].strip() else []
 
 
-def _meanings(options: type[PluginOptions]) -> dict[str, str]:
+def meanings(options: type[PluginOptions]) -> dict[str, str]:
     """Option -> what the docstring of its class says after '`name`: '."""
     text = " ".join((inspect.getdoc(options) or "").split())
     parts = re.split(r"(?:^|(?<=[.;:] )|(?<=\) ))`(\w+)`: ", text)

@@ -285,8 +285,8 @@ class Controller:
         if isinstance(event, Told):
             worked = isinstance(event.outcome, Scored)
             self._failed_in_a_row = 0 if worked else self._failed_in_a_row + 1
-        if event.split is Split.SEARCH and event.candidate.point is not None:
-            self._searcher.take(event)
+        if event.split is Split.SEARCH and (event.candidate.point is not None or isinstance(event, Told)):
+            self._searcher.take(event)  # of a baseline only what it scores
 
     def _keep_notes(self) -> None:
         """Log what the strategy said since, and keep all of it."""

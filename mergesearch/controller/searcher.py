@@ -35,7 +35,7 @@ class Searcher:
         self.dry = False
 
     def take(self, event: Asked | Told) -> None:
-        """A log entry of the search split, baselines aside; the same for live entries and for a replay."""
+        """A log entry of the search split, of a baseline its result alone; the same live and in a replay."""
         self._proposal, self._recommends, self.dry = None, None, False
         if isinstance(event, Asked):
             self._strategy.asked(event.candidate)

@@ -1,9 +1,8 @@
-"""How a search went: best weighted score and hypervolume over evaluations."""
+"""How a search went: best weighted score and hypervolume over what it cost."""
 
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mergesearch import pareto
 from mergesearch.report.estimate import Unit, mean_sign, mean_unit
@@ -31,10 +30,11 @@ def convergence_figure(results: Results, title: str = "") -> Figure:
     _best(rows[0], results)
     rows[0].set_title(title, color=INK, fontsize=FONT + 1, loc="left", fontweight="bold")
     if volumes is not None:
-        rows[1].step(_counts(volumes), volumes, where="post", color=BLUE, linewidth=1.8)
+        rows[1].step(results.costs, volumes, where="post", color=BLUE, linewidth=1.8)
         rows[1].set_ylim(0.0, 1.08 * float(volumes.max()) or 1.0)
         dress(rows[1], ylabel="hypervolume")
-    rows[-1].set_xlabel("evaluations", color=INK, fontsize=FONT)
+    whole = all(cost == i for i, cost in enumerate(results.costs, start=1))
+    rows[-1].set_xlabel("evaluations" if whole else "cost, in evaluations", color=INK, fontsize=FONT)
     figure.align_ylabels(rows)
     return figure
 
@@ -67,17 +67,13 @@ def hypervolumes(results: Results) -> Vector | None:
     return np.array(values)
 
 
-def _counts(values: NDArray[np.float64]) -> NDArray[np.int64]:
-    return np.arange(1, len(values) + 1)
-
-
 def _best(axes: Axes, results: Results) -> None:
     unit = mean_unit(results.objectives)
     factor = 100.0 if unit.percent else 1.0
     sign, values, best = mean_sign(results.objectives), weighted_scores(results) * factor, best_so_far(results) * factor
     other = MARKS["other"]
-    axes.scatter(_counts(values), values, s=other.size, c=other.colour, alpha=0.6, linewidths=0, zorder=2)
-    axes.step(_counts(best), best, where="post", color=BLUE, linewidth=1.8, zorder=4)
+    axes.scatter(results.costs, values, s=other.size, c=other.colour, alpha=0.6, linewidths=0, zorder=2)
+    axes.step(results.costs, best, where="post", color=BLUE, linewidth=1.8, zorder=4)
     arrow = "↓" if sign > 0 else "↑"
     dress(axes, ylabel=f"{'mean' if len(results.objectives) > 1 else results.objectives[0].name}{unit.suffix} {arrow}")
     levels = _levels(results, factor)

@@ -77,6 +77,7 @@ def report_html(view: StudyView) -> str:
         failures_left=max(len(shown) - FAILURES_SHOWN, 0),
         diagnostics=sorted((name, f"{value:.4g}") for name, value in view.diagnostics.items()),
         strategy=view.strategy,
+        notes=view.notes,
         budget=budget_rows(view),
         searched=view.searched,
     )

@@ -108,8 +108,9 @@ class Strategy(Protocol):
         p = s.ask(2); s.asked(Candidate(2, p.point))      # never waits for candidate 0
 
     A candidate that someone else proposed (a recommended point, another machine's) is announced by `asked` and told
-    like the strategy's own. A baseline, which has no point, may be announced and told too: it is ignored and takes no
-    turn, so that the strategy's first own proposal stays the start. One thread at a time.
+    like the strategy's own. A baseline, which has no point, is told too: its origin says what it is, and a strategy may
+    learn from it what base and experts score (`reference.py`). It takes no turn, so that the strategy's first own
+    proposal stays the start. One thread at a time.
 
     The controller asks nothing that does not fit what is left of the budget, and keeps one evaluation of it for what
     `recommend` says at the end. So a strategy need not count, but may plan with `Problem.evaluations`.

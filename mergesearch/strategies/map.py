@@ -19,8 +19,8 @@ from scipy.optimize import minimize
 
 from mergesearch.plugins import PluginOptions
 from mergesearch.strategies.base import Observation, Problem, Proposal, Strategy, rng
-from mergesearch.strategies.quadratic import Form, Matrix, Sample, Surrogate, best_fit, unknowns
 from mergesearch.strategies.random import SobolPoints
+from mergesearch.strategies.surrogates.linked_quadratic import Form, Matrix, Sample, Surrogate, best_fit, unknowns
 from mergesearch.strategies.turns import Turns
 from mergesearch.types import Candidate, Vector, frozen_array
 
@@ -39,9 +39,10 @@ class Design(StrEnum):
 
 class Options(PluginOptions):
     """`design`: where the first points lie. `half_width`: of the local box, in unit-cube widths.
-    `design_evaluations`: how many; None: twice the unknowns of the full form, at most `design_share` of the budget.
-    `refits`: how often the surrogates are fitted in what is left. `generations`: of NSGA-III on the surrogates.
-    `trust_r2`: leave-one-out R² below which every second point samples the box rather than the predicted front."""
+    `design_evaluations`: how many; None: twice the unknowns of the full form, at most a share of the budget.
+    `design_share`: that share. `refits`: how often the surrogates are fitted in what is left. `generations`: of
+    NSGA-III on the surrogates. `trust_r2`: leave-one-out R² below which every second point samples the box rather than
+    the predicted front."""
 
     design: Design = Design.LOCAL
     half_width: float = Field(default=0.25, gt=0, le=1)
@@ -253,7 +254,7 @@ class Map(Strategy):
         if len(models) == 1:
             points = ideals
         else:
-            from mergesearch.strategies.nsga3 import POPULATION, predicted_front  # heavy: pymoo
+            from mergesearch.strategies.surrogates.surrogate_front import POPULATION, predicted_front  # heavy: pymoo
 
             random = rng(self._seed, index, _SEARCH)
             best = evaluated[np.argsort(self._weights() @ _predict(models, evaluated).T, kind="stable")]

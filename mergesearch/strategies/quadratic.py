@@ -1,232 +1,232 @@
-"""Quadratic surrogates of losses, one per objective, seen through the link that fits the metric's range.
+"""Sequential local quadratics, one per objective: the best search by values alone, for one merge or a whole front.
 
-Source: MAP (arXiv:2406.07529): M(x) = link(e + b'x + x'Ax/2). Instead of its descent from all-ones the linked metric is
-fitted by weighted ridge least squares, in the form (linear, diagonal, full) and with the ridge that leave-one-out
-errors favour. Everything is in loss orientation: the quadratic rises where the loss rises.
+Ours, after card 1b of MAP's variants (arXiv:2406.07529 is MAP): quadratics of all losses are fitted again after every
+result, near the points that suit one preference, and their best point within a trust box is evaluated. The forms grow
+with the data (`quadratic_fit`), links follow the metric (`quadratic_links`). Good from some 30 evaluations, for 1 to
+about 8 objectives, to 100 axes and more. Every preference is a new weight vector, spread evenly over the simplex, under
+an augmented Chebyshev value, so that concave fronts are reached too. Where the fits say nothing of points that they
+have not seen, every second point is a step between good points instead, as differential evolution takes it.
 """
 
-from dataclasses import dataclass
-from enum import IntEnum
+import math
+from collections.abc import Mapping
+from typing import ClassVar, cast, final
 
 import numpy as np
-from numpy.typing import NDArray
+from pydantic import Field, PositiveInt
 
-from mergesearch.types import Direction, Objective, Vector
+from mergesearch.plugins import PluginOptions
+from mergesearch.strategies.base import Observation, Problem, Proposal, Strategy, rng
+from mergesearch.strategies.random import SobolPoints
+from mergesearch.strategies.surrogates.quadratic_fit import Form
+from mergesearch.strategies.surrogates.quadratic_model import (
+    Belief,
+    Local,
+    Results,
+    believe,
+    best_point,
+    local,
+    metric,
+    widened,
+)
+from mergesearch.strategies.turns import Turns
+from mergesearch.types import Candidate, Vector, frozen_array
 
-Matrix = NDArray[np.float64]
-
-RIDGES = (1e-8, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0)
-_PENALTY = {"linear": 1.0, "square": 3.0, "cross": 10.0}  # relative ridge: cross terms must earn their place
-_UNKNOWN_ITEMS = 1000.0  # items behind a score whose count is not known (n = 1): clips it at 1/2000 from its bounds
-_SOLVABLE = 1000  # unknowns; beyond, the eigendecomposition takes seconds
-
-
-class Form(IntEnum):
-    """Which terms a surrogate has."""
-
-    LINEAR = 1
-    DIAGONAL = 2
-    FULL = 3
-
-
-def unknowns(form: Form, dim: int) -> int:
-    """Free numbers of a form in `dim` axes; FULL: (D+1)(D+2)/2."""
-    return {Form.LINEAR: dim + 1, Form.DIAGONAL: 2 * dim + 1, Form.FULL: (dim + 1) * (dim + 2) // 2}[form]
-
-
-def loss_range(objective: Objective) -> tuple[float | None, float | None]:
-    """Least and greatest possible loss, None where there is no bound."""
-    if objective.direction is Direction.MIN:
-        return objective.low, objective.high
-    return (
-        None if objective.high is None else -objective.high,
-        None if objective.low is None else -objective.low,
-    )
+_DESIGN, _NOISE, _PREFERENCE = 1, 2, 3  # purposes of random numbers
+_FEWEST = 5  # scored points below which nothing is fitted
+_EVERY_TELL = 300  # results up to which each one is fitted at once; beyond, every ceil(sqrt n)-th
+_GROWTH = 1.1  # links, forms and variances are chosen again when the results have grown by this factor
+_WIDER = 1.5  # of the trust box, where it holds back a trusted model
+_CLOSE = 0.2  # share of the step around a model's optimum while other results are awaited
+_SURE = 0.8  # leave-one-out R² from which the box may widen
 
 
-def linked(objective: Objective, losses: Vector, n: Vector) -> tuple[Vector, Vector]:
-    """Linked losses z (k,) and least-squares weights (k,) of losses over `n` items each.
+class Options(PluginOptions):
+    """`radius`: half-width of the trust box, in unit-cube widths. `step`: standard deviation of exploring points around
+    the model's optimum, in radii; None: 0.5 for one objective, 0.25 for a front. `design_evaluations`: points before
+    the first fit; None: half the axes and 2, at most a quarter of the budget. `trust_r2`: leave-one-out R² below which
+    the box is halved and every second point is a step between good points."""
 
-    Two bounds: logit, weight M(1-M)n, M clipped half an item from its bounds. One bound: inverse softplus, weight its
-    squared slope. None: the losses themselves, weight 1.
-    """
-    low, high = loss_range(objective)
-    if low is not None and high is not None:
-        items = np.where(n > 1, n, _UNKNOWN_ITEMS)
-        share = np.clip((losses - low) / (high - low), 0.5 / items, 1.0 - 0.5 / items)
-        return np.log(share / (1.0 - share)), share * (1.0 - share) * items
-    if low is None and high is None:
-        return losses.copy(), np.ones(len(losses))
-    gap = losses - low if low is not None else high - losses  # type: ignore[operator]
-    gap = np.maximum(gap, 1e-6 * max(float(np.ptp(gap)), 1e-6))
-    z = gap + np.log(-np.expm1(-gap))
-    return (z if low is not None else -z), np.square(-np.expm1(-gap))
+    radius: float = Field(default=0.2, gt=0, le=1)
+    step: float | None = Field(default=None, gt=0, le=2)
+    design_evaluations: PositiveInt | None = None
+    trust_r2: float = Field(default=0.2, le=1)
 
 
-def unlinked(objective: Objective, z: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Losses of linked values, any shape."""
-    low, high = loss_range(objective)
-    if low is not None and high is not None:
-        share: NDArray[np.float64] = 1.0 / (1.0 + np.exp(-np.clip(z, -500.0, 500.0)))
-        return low + (high - low) * share
-    if low is not None:
-        return low + np.logaddexp(0.0, z)
-    return high - np.logaddexp(0.0, -z) if high is not None else z
+@final
+class QuadraticSearch(Strategy):
+    """Strategy; see `strategies/base.py` for the contract.
 
-
-@dataclass(frozen=True, eq=False)
-class Surrogate:
-    """One objective's fit. With a = (x - centre) / scale: linked loss = e + b'a + a'Aa/2.
-
-    `r2` is the leave-one-out R² of the losses themselves (0.0 where they do not vary), of `points` fitted.
+    The start, then Sobol points of the trust box around it ('design'), then the model's optimum ('front') in turn with
+    steps around it ('sample'): one in four for one objective, where only the last counts, every second for a front.
+    While results are awaited, the optimum too is asked for with a small step, so that no two points are the same.
     """
 
-    objective: Objective
-    centre: Vector
-    scale: float
-    e: float
-    b: Vector
-    A: Matrix
-    form: Form
-    ridge: float
-    r2: float
-    points: int
+    Options: ClassVar[type[PluginOptions]] = Options
+    MULTI_OBJECTIVE: ClassVar[bool] = True
 
-    def linked(self, points: Matrix) -> Vector:
-        """Linked losses (k,) at points (k, D)."""
-        a = (points - self.centre) / self.scale
-        value: Vector = self.e + a @ self.b + 0.5 * np.sum((a @ self.A) * a, axis=1)
-        return value
+    def __init__(self, problem: Problem, seed: int, options: PluginOptions) -> None:
+        self._options = cast(Options, options)
+        self._problem, self._seed = problem, seed
+        self._many = len(problem.objectives)
+        usual = max(_FEWEST, min(problem.dim // 2 + 2, int(problem.evaluations / 4)))
+        self._design = self._options.design_evaluations or usual
+        self._step = self._options.step or (0.5 if self._many == 1 else 0.25)
+        self._sobol = SobolPoints(problem.dim, seed, _DESIGN)
+        self._shift = rng(seed, 0, _PREFERENCE).random(max(self._many - 1, 1))
+        self._turns = Turns()
+        self._asked: set[bytes] = set()
+        self._awaited: set[int] = set()
+        self._failed = 0
+        self._rows: list[tuple[Vector, Vector, Vector, Vector]] = []  # point, losses, standard errors, items
+        self._beliefs: dict[int, tuple[Belief, ...]] = {}  # by how many results they were learned from
+        self._last: tuple[int, bytes, Local] | None = None
 
-    def slope(self, point: Vector) -> Vector:
-        """Gradient (D,) of the linked loss at a point (D,)."""
-        a = (point - self.centre) / self.scale
-        return (self.b + self.A @ a) / self.scale
+    def ask(self, number: int) -> Proposal | None:
+        """Never None."""
+        turn = self._turns.of(number)
+        if turn == 0:
+            return Proposal(self._problem.start, "start")
+        if turn < self._design or len(self._rows) < _FEWEST:
+            return Proposal(self._in_box(turn), "design")
+        random = rng(self._seed, number, _NOISE)
+        results, preference = self._results(self._dated()), self._preference(turn)
+        if turn % 2 and not self._trusted(len(results.points)):
+            return Proposal(self._between(results, preference, random), "sample")
+        model = self._local(results, preference)
+        best = self._aim(model, results, preference)
+        exploits = turn % (4 if self._many == 1 else 2) == 0
+        alone = not self._awaited and turn == self._turns.taken
+        if exploits and alone and best.tobytes() not in self._asked:
+            return Proposal(best, "front")
+        step = self._step * (_CLOSE if exploits else 1.0) * self._radius(len(results.points))
+        noise = metric(model, preference, random.standard_normal(self._problem.dim))
+        return Proposal(np.clip(best + step * noise, 0.0, 1.0), "front" if exploits else "sample")
 
-    def losses(self, points: Matrix) -> Vector:
-        """Predicted losses (k,) at points (k, D)."""
-        return unlinked(self.objective, self.linked(points))
+    def asked(self, candidate: Candidate) -> None:
+        """Counts the turn and remembers what is awaited."""
+        self._turns = self._turns.after(candidate)
+        if candidate.point is not None:
+            self._asked.add(candidate.point.tobytes())
+            self._awaited.add(candidate.number)
 
+    def tell(self, candidate: Candidate, observation: Observation | None) -> None:
+        """Keeps the result. A failed candidate is left out of the fits."""
+        self._awaited.discard(candidate.number)
+        if candidate.point is None:
+            return
+        if observation is None or not np.all(np.isfinite(observation.losses)):
+            self._failed += 1
+            return
+        losses, stderr, n = observation.losses, observation.stderr, observation.n
+        self._rows.append((candidate.point, frozen_array(losses), frozen_array(stderr), frozen_array(n)))
 
-@dataclass(frozen=True, eq=False)
-class Sample:
-    """What a surrogate is fitted to: points (k, D), losses (k,), items behind each (k,), and further weights (k,)."""
+    def recommend(self) -> Vector | None:
+        """The model's optimum under the objectives' weights, or the start where that is predicted to be no worse; None
+        before there is a model."""
+        if len(self._rows) < _FEWEST:
+            return None
+        results, weights = self._results(len(self._rows)), self._weights()
+        model = self._local(results, weights)
+        best = self._aim(model, results, weights)
+        low, span = results.scaled()
+        values = ((model.losses(np.array([best, self._problem.start])) - low) / span) @ weights
+        return best if values[0] < values[1] else self._problem.start.copy()
 
-    points: Matrix
-    losses: Vector
-    n: Vector
-    weight: Vector
+    def diagnostics(self) -> Mapping[str, float]:
+        """Of each objective's fit the leave-one-out R² of its losses, its form (1 linear, 2 one curvature, 3 diagonal,
+        4 crossed) and whether a saturating link was taken; `trusted` 0.0 where some R² is below `trust_r2`."""
+        count = len(self._rows)
+        figures = {"told": float(count), "failed": float(self._failed), "design": float(self._design)}
+        if count < _FEWEST:
+            return figures
+        for objective, belief in zip(self._problem.objectives, self._believed(count), strict=True):
+            figures[f"r2.{objective.name}"] = belief.r2
+            figures[f"form.{objective.name}"] = float(belief.prior.form)
+            figures[f"saturating.{objective.name}"] = float(belief.ceiling > 0.0)
+        figures["trusted"] = float(self._trusted(count))
+        figures["radius"] = self._radius(count)
+        return figures
 
+    def notes(self) -> tuple[str, ...]:
+        """What was fitted after 10, 20, 40, ... results, and where that is not trusted."""
+        sentences, count = [], 10
+        while count <= len(self._rows):
+            fits = ", ".join(
+                f"{o.name} {Form(b.prior.form).name.lower()}{' behind a saturating link' if b.ceiling else ''}"
+                f" (R² {b.r2:.2f})"
+                for o, b in zip(self._problem.objectives, self._believed(count), strict=True)
+            )
+            doubt = "" if self._trusted(count) else "; not trusted: the box is halved and half of the points are steps"
+            sentences.append(f"after {count} results the losses were fitted as {fits}{doubt}")
+            count *= 2
+        return tuple(sentences)
 
-def fit(objective: Objective, sample: Sample, centre: Vector, scale: float, form: Form, ridge: float) -> Surrogate:
-    """The surrogate of one form and ridge.
+    def _weights(self) -> Vector:
+        weights = np.array([o.weight for o in self._problem.objectives])
+        total = float(weights.sum())
+        return cast(Vector, weights / total if total > 0.0 else np.full(self._many, 1.0 / self._many))
 
-    Its `r2` is nan where a point is fitted exactly whatever its loss, so that leaving it out says nothing.
-    """
-    return _Solver(objective, sample, centre, scale, form).at(ridge)
+    def _preference(self, turn: int) -> Vector:
+        """Weights (M,) of a turn, evenly spread over the simplex: gaps between the sorted coordinates of Roberts'
+        additive sequence (the generalised golden ratio), shifted by the seed."""
+        m = self._many
+        ratio = 2.0
+        for _ in range(40):
+            ratio = (1.0 + ratio) ** (1.0 / m)
+        u = (self._shift[: m - 1] + turn * ratio ** -np.arange(1.0, m)) % 1.0
+        return cast(Vector, np.diff(np.concatenate([[0.0], np.sort(u), [1.0]])))
 
+    def _in_box(self, turn: int) -> Vector:
+        low = np.maximum(self._problem.start - self._options.radius, 0.0)
+        high = np.minimum(self._problem.start + self._options.radius, 1.0)
+        return cast(Vector, low + self._sobol[turn] * (high - low))
 
-def best_fit(objective: Objective, sample: Sample, centre: Vector, scale: float) -> Surrogate:
-    """The form and ridge with the least leave-one-out error.
+    def _between(self, results: Results, preference: Vector, random: np.random.Generator) -> Vector:
+        """One of the best tenth under a preference (D,), moved by half the difference of two other good points."""
+        order = np.argsort(results.badness(preference), kind="stable")
+        few = order[: max(3, len(order) // 10)]
+        parent, left = (results.points[i] for i in random.choice(few, 2, replace=False))
+        right = results.points[random.choice(order[: max(4, len(order) // 2)])]
+        noise = 0.1 * self._options.radius * random.standard_normal(self._problem.dim)
+        return cast(Vector, np.clip(parent + 0.5 * (left - right) + noise, 0.0, 1.0))
 
-    A form is tried where the points number 1.2 times its unknowns; the linear one always: its ridge keeps it tame.
-    """
-    count, dim = sample.points.shape
-    forms = [Form.LINEAR]
-    forms += [
-        f for f in (Form.DIAGONAL, Form.FULL) if 1.2 * unknowns(f, dim) <= count and unknowns(f, dim) <= _SOLVABLE
-    ]
-    fits = [_Solver(objective, sample, centre, scale, form).best() for form in forms]
-    return max(fits, key=lambda s: s.r2 if np.isfinite(s.r2) else -np.inf)  # the first, simplest of equals
+    def _dated(self) -> int:
+        """How many of the results the next fit sees."""
+        count = len(self._rows)
+        return count if count <= _EVERY_TELL else count - count % math.ceil(math.sqrt(count))
 
+    def _results(self, count: int) -> Results:
+        return Results(*(np.array(column) for column in zip(*self._rows[:count], strict=True)))
 
-def design_rank(points: Matrix, form: Form) -> int:
-    """Rank of the design matrix, constant included: less than `unknowns` means terms that no fit can tell apart."""
-    features = np.hstack([np.ones((len(points), 1)), _features(points, form)])
-    return int(np.linalg.matrix_rank(features))
+    def _believed(self, count: int) -> tuple[Belief, ...]:
+        """Links and priors for so many results, learned from as many or a little fewer."""
+        at = _FEWEST
+        while (after := max(at + 2, math.ceil(_GROWTH * at))) <= count:
+            at = after
+        if at not in self._beliefs:
+            self._beliefs[at] = believe(self._problem.objectives, self._results(at), self._options.radius)
+        return self._beliefs[at]
 
+    def _trusted(self, count: int) -> bool:
+        return all(belief.r2 >= self._options.trust_r2 for belief in self._believed(count))
 
-def _features(a: Matrix, form: Form) -> Matrix:
-    """Terms without the constant: a_j, then a_j²/2, then a_j a_k for j < k. Shape (k, unknowns - 1)."""
-    parts = [a]
-    if form >= Form.DIAGONAL:
-        parts.append(0.5 * a * a)
-    if form is Form.FULL:
-        j, k = np.triu_indices(a.shape[1], 1)
-        parts.append(a[:, j] * a[:, k])
-    return np.hstack(parts)
+    def _radius(self, count: int) -> float:
+        return self._options.radius * (1.0 if self._trusted(count) else 0.5)
 
+    def _local(self, results: Results, preference: Vector) -> Local:
+        """Fits near the points that suit a preference (M,)."""
+        count, centre = len(results.points), results.centre(preference)
+        if self._last is None or self._last[:2] != (count, centre.tobytes()):
+            model = local(self._problem.objectives, self._believed(count), results, centre, self._radius(count))
+            self._last = count, centre.tobytes(), model
+        return self._last[2]
 
-class _Solver:
-    """Weighted ridge regression of one form for many ridges: the normal matrix is decomposed once."""
-
-    def __init__(self, objective: Objective, sample: Sample, centre: Vector, scale: float, form: Form) -> None:
-        self._objective, self._sample, self._form = objective, sample, form
-        self._centre, self._scale = centre, scale
-        dim = len(centre)
-        z, weight = linked(objective, sample.losses, sample.n)
-        weight = weight * sample.weight
-        self._w = weight * (len(weight) / weight.sum())
-        features = _features((sample.points - centre) / scale, form)
-        self._mean, self._level = np.average(features, axis=0, weights=self._w), float(np.average(z, weights=self._w))
-        penalty = np.full(features.shape[1], _PENALTY["cross"])
-        penalty[: 2 * dim] = _PENALTY["square"]
-        penalty[:dim] = _PENALTY["linear"]
-        self._shrink = 1.0 / np.sqrt(penalty)
-        self._f = (features - self._mean) * self._shrink  # (k, p), the ridge is now the same for all
-        self._y = z - self._level
-        gram = self._f.T @ (self._f * self._w[:, None])
-        values, self._q = np.linalg.eigh(gram)
-        self._values = np.maximum(values, 0.0)
-        self._turned = self._f @ self._q  # (k, p)
-        self._right = self._turned.T @ (self._w * self._y)
-
-    def _left_out(self, ridge: float) -> tuple[Vector, Vector]:
-        """Residuals in linked losses, and leave-one-out residuals (nan where undefined)."""
-        inverse = 1.0 / (self._values + ridge + 1e-13 * max(float(self._values.max()), 1e-300))
-        residual = self._y - self._turned @ (inverse * self._right)
-        leverage = self._w * (np.square(self._turned) @ inverse + 1.0 / self._w.sum())
-        rest = 1.0 - leverage
-        return residual, np.where(rest > 1e-9, residual / np.where(rest > 1e-9, rest, 1.0), np.nan)
-
-    def best(self) -> Surrogate:
-        """The ridge with the least weighted leave-one-out error."""
-        errors = []
-        for ridge in RIDGES:
-            left_out = self._left_out(ridge)[1]
-            error = float(self._w @ np.square(left_out))
-            errors.append(error if np.isfinite(error) else np.inf)
-        return self.at(RIDGES[int(np.argmin(errors))])
-
-    def at(self, ridge: float) -> Surrogate:
-        """The surrogate for one ridge."""
-        dim = len(self._centre)
-        inverse = 1.0 / (self._values + ridge + 1e-13 * max(float(self._values.max()), 1e-300))
-        beta = self._shrink * (self._q @ (inverse * self._right))
-        A = np.zeros((dim, dim))
-        if self._form >= Form.DIAGONAL:
-            A[np.diag_indices(dim)] = beta[dim : 2 * dim]
-        if self._form is Form.FULL:
-            j, k = np.triu_indices(dim, 1)
-            A[j, k] = A[k, j] = beta[2 * dim :]
-        return Surrogate(
-            objective=self._objective,
-            centre=self._centre,
-            scale=self._scale,
-            e=self._level - float(self._mean @ beta),
-            b=beta[:dim].copy(),
-            A=A,
-            form=self._form,
-            ridge=ridge,
-            r2=self._r2(ridge),
-            points=len(self._y),
-        )
-
-    def _r2(self, ridge: float) -> float:
-        z = self._y + self._level
-        predicted = unlinked(self._objective, z - self._left_out(ridge)[1])
-        losses, weight = self._sample.losses, self._sample.weight
-        spread = float(weight @ np.square(losses - np.average(losses, weights=weight)))
-        if spread <= 1e-24:
-            return 0.0
-        return 1.0 - float(weight @ np.square(losses - predicted)) / spread
+    def _aim(self, model: Local, results: Results, preference: Vector) -> Vector:
+        """The model's best point (D,) under a preference, in a wider box where this one holds a sure model back."""
+        low, span = results.scaled()
+        best = best_point(model, preference, low, span)
+        if min(belief.r2 for belief in self._believed(len(results.points))) < _SURE:
+            return best
+        wider = widened(model, best, _WIDER)
+        return best if wider is None else best_point(wider, preference, low, span)

@@ -25,8 +25,8 @@ from mergesearch.types import Candidate, Vector
 
 
 class Options(PluginOptions):
-    """`startup`: results before the estimator is trusted; until then points are drawn around the start with standard
-    deviation `spread` (unit-cube widths). `multivariate`: model axes together. `draws`: points weighed per ask.
+    """`startup`: results before the estimator is trusted; until then points are drawn around the start. `spread`: their
+    standard deviation in unit-cube widths. `multivariate`: model axes together. `draws`: points weighed per ask.
     `constant_liar`: treat what is still being evaluated as bad, so that concurrent asks spread."""
 
     startup: int = Field(default=10, ge=1)
@@ -73,8 +73,8 @@ class Tpe(Strategy):
             self._log.append((candidate.number, candidate.point, None))
 
     def tell(self, candidate: Candidate, observation: Observation | None) -> None:
-        """Notes its weighted loss."""
-        if candidate.point is None:
+        """Notes its weighted loss; a second tell is ignored."""
+        if candidate.point is None or candidate.number in self._losses:
             return
         self._failed += observation is None
         loss = math.inf if observation is None else weighted_loss(self._problem, observation.losses)

@@ -18,8 +18,16 @@ ONE = (Objective("acc", low=0.0, high=1.0),)
 TWO = (Objective("acc", low=0.0, high=1.0, weight=2.0), Objective("cost", Direction.MIN, low=0.0))
 
 
-QUICK = {"map": {"generations": 3}}  # options that change how long a strategy thinks, not what it promises
-WITH_TORCH = frozenset()  # strategies whose Gaussian processes are BoTorch's
+# options that change how long a strategy thinks, not what it promises
+QUICK = {
+    "map": {"generations": 3},
+    "gp": {"draws": 64, "restarts": 1, "starts": 2, "fantasies": 4},
+    "mm_mo": {"startup": 24, "pool": 2, "draws": 32, "samples": 8, "starts": 2},
+    "parego": {"draws": 64, "restarts": 1, "starts": 2, "fantasies": 4},
+    "qlog_nehvi": {"startup": 24, "draws": 32, "restarts": 1, "iterations": 2, "samples": 8, "starts": 2},
+    "smac": {"startup": 20, "trees": 3, "draws": 64},
+}
+WITH_TORCH = frozenset({"mm_mo", "qlog_nehvi"})  # strategies whose Gaussian processes are BoTorch's
 EXAMPLES = 40  # behind each objective of `observe`
 
 
@@ -93,8 +101,9 @@ class Session:
         there = [c for c in self.busy if c.number not in self.lost] or self.busy
         candidate = there[random.Random(self.number).randrange(len(there))]
         self.busy.remove(candidate)
-        failed = candidate.number in (*self.fails, *self.lost) or candidate.point is None
-        observation = None if failed else observe(self.of, candidate, self.shape, self.sign)
+        failed = candidate.number in (*self.fails, *self.lost)
+        scored = candidate if candidate.point is not None else Candidate(candidate.number, self.of.start)
+        observation = None if failed else observe(self.of, scored, self.shape, self.sign)
         self.log.append(("told", candidate, observation))
         self.subject.tell(candidate, observation)
 
@@ -121,7 +130,9 @@ def replay(log, subject):
 
 
 def same(a, b):
-    """True where two proposals agree to the last bit."""
+    """True where two proposals agree to the last bit, or both wait."""
+    if a is None or b is None:
+        return a is b
     return a.origin == b.origin and a.point.tobytes() == b.point.tobytes()
 
 
@@ -227,8 +238,9 @@ def check_foreign_candidates_are_welcome(kind):
     """Candidates of others (a recommended point, a baseline without a point) are announced and told like its own."""
     of = problem()
     session = Session(of, strategy(kind, of))
-    session.announce(Candidate(0, None, "baseline:uniform"))
-    session.tell()
+    for number, origin in enumerate(("baseline:base", "baseline:expert:a", "baseline:expert:b", "baseline:uniform")):
+        session.announce(Candidate(number, None, origin))
+        session.tell()
     assert session.ask().origin == "start"
     session.run(15)
     session.announce(Candidate(session.number, np.full(3, 0.61), "recommended"))
@@ -279,7 +291,8 @@ def check_nothing_is_shared_with_the_caller(kind):
     before = of.start.copy()
     clean, soiled = Session(of, strategy(kind, of)), Session(of, strategy(kind, of))
     for _ in range(30):
-        for point in (soiled.subject.ask(soiled.number).point, soiled.subject.recommend()):
+        proposal = soiled.subject.ask(soiled.number)
+        for point in (None if proposal is None else proposal.point, soiled.subject.recommend()):
             if point is not None and point.flags.writeable and point is not of.start:
                 point[:] = 0.123
         a, b = clean.run(1)[0], soiled.run(1)[0]

@@ -15,7 +15,7 @@ from mergesearch.types import Candidate, Direction, Objective
 COST = (Objective("cost", Direction.MIN),)
 
 
-def search(function, start, evaluations, workers=1, seed=0, **options):
+def search(function, start, evaluations, workers=1, seed=0, stderr=0.0, **options):
     """(strategy, points, losses) of a search with `workers` evaluations at a time, ending in a shuffled order."""
     dim = len(start)
     subject = CmaEs(Problem(dim, COST, start, evaluations), seed, CmaEs.Options(**options))
@@ -28,16 +28,17 @@ def search(function, start, evaluations, workers=1, seed=0, **options):
             done = busy.pop(int(shuffle.integers(len(busy))))
             points.append(done.point)
             losses.append(function(done.point))
-            subject.tell(done, Observation(np.array([losses[-1]]), np.zeros(1), np.ones(1)))
+            subject.tell(done, Observation(np.array([losses[-1]]), np.full(1, stderr), np.ones(1)))
     return subject, np.array(points), np.array(losses)
 
 
 def test_constants_are_the_papers():
-    """Population sizes are twice those of the paper's table, and eight for one axis."""
+    """Population sizes are those of the paper's table for a small budget, twice that for others; one axis has four."""
     for dim, paper in ((4, 8), (6, 9), (8, 10), (16, 12), (32, 14), (64, 16), (192, 19), (250, 20)):
-        subject = CmaEs(Problem(dim, COST, np.full(dim, 0.5), 10), 0, CmaEs.Options())
-        assert subject.diagnostics()["population_size"] == 2 * paper
-    assert CmaEs(Problem(1, COST, np.full(1, 0.5), 10), 0, CmaEs.Options()).diagnostics()["population_size"] == 8
+        for evaluations, size in ((16 * paper, 2 * paper), (16 * paper - 1, paper)):
+            subject = CmaEs(Problem(dim, COST, np.full(dim, 0.5), evaluations), 0, CmaEs.Options())
+            assert subject.diagnostics()["population_size"] == size
+    assert CmaEs(Problem(1, COST, np.full(1, 0.5), 10), 0, CmaEs.Options()).diagnostics()["population_size"] == 4
 
 
 def test_solves_a_rotated_ellipsoid():
@@ -50,6 +51,7 @@ def test_solves_a_rotated_ellipsoid():
         10_000,
         sigma0=0.05,
         population_size=10,
+        restart_sigma=0.0,
     )
     assert losses.min() < 1e-8
 
@@ -59,7 +61,12 @@ def test_late_results_cost_little():
 
     def needed(workers):
         losses = search(
-            lambda u: float(np.sum(np.square(u - 0.4))), np.full(10, 0.7), 3_000, workers, population_size=10
+            lambda u: float(np.sum(np.square(u - 0.4))),
+            np.full(10, 0.7),
+            3_000,
+            workers,
+            population_size=10,
+            restart_sigma=0.0,
         )[2]
         return int(np.argmax(losses < 1e-10))
 
@@ -139,6 +146,127 @@ def test_high_dimension_is_cheap():
         assert np.median(losses[-50:]) < np.median(losses[1:51])
 
 
+def valley(dim, seed):
+    """A rotated quadratic of condition 100 with its optimum in the box, scaled to a mean of 1 over it."""
+    random = np.random.default_rng(seed)
+    rotation, _ = np.linalg.qr(random.standard_normal((dim, dim)))
+    optimum = random.uniform(0.2, 0.8, dim)
+    matrix = (rotation * 100.0 ** np.linspace(0.0, 1.0, dim)) @ rotation.T
+    mean = np.trace(matrix) / 12.0 + (0.5 - optimum) @ matrix @ (0.5 - optimum)
+    return lambda u: float((u - optimum) @ matrix @ (u - optimum) / mean)
+
+
+def noisy(function, spread, seed):
+    """`function` with Gaussian noise of its own."""
+    noise = np.random.default_rng(seed + 900)
+    return lambda u: function(u) + spread * noise.standard_normal()
+
+
+@pytest.mark.parametrize("covariance", ["auto", "full", "diagonal", "limited_memory"])
+def test_384_axes_end_no_worse_than_they_began(covariance):
+    """After 500 noisy evaluations of 384 axes the mean is better than the start, whatever is learned of the shape."""
+    start = np.full(384, 0.5)
+    for seed, spread in ((0, 0.05), (1, 0.05), *([(0, 0.1), (1, 0.1)] if covariance == "auto" else [])):
+        true = valley(384, seed)
+        subject = search(noisy(true, spread, seed), start, 500, seed=seed, stderr=spread, covariance=covariance)[0]
+        assert true(subject.recommend()) < true(start)
+
+
+def test_covariance_by_dimension():
+    """Full up to `diagonal_above` axes, variances beyond, which it says; limited memory needs ten axes."""
+    wide = Problem(201, COST, np.full(201, 0.5), 100)
+    assert CmaEs(Problem(200, COST, np.full(200, 0.5), 100), 0, CmaEs.Options()).notes() == ()
+    assert "variances" in CmaEs(wide, 0, CmaEs.Options()).notes()[0]
+    few = CmaEs(Problem(5, COST, np.full(5, 0.5), 100), 0, CmaEs.Options(covariance="limited_memory"))
+    assert "few" in few.notes()[0]
+
+
+def test_limited_memory_learns_a_direction():
+    """In a long valley across the axes limited memory beats variances alone."""
+    along = np.ones(20) / np.sqrt(20)
+
+    def function(u):
+        return float(100.0 * np.sum(np.square(u - 0.6)) - 99.0 * np.square((u - 0.6) @ along))
+
+    options = {"population_size": 10, "restart_sigma": 0.0}
+    ends = {
+        kind: max(
+            search(function, np.linspace(0.3, 0.5, 20), 2_000, seed=s, covariance=kind, **options)[2].min()
+            for s in range(2)
+        )
+        for kind in ("limited_memory", "diagonal")
+    }
+    assert ends["limited_memory"] < 0.3 * ends["diagonal"]
+
+
+def test_damped_updates_help_under_strong_noise():
+    """With noise of a third of what is to be gained, damping updates gives the better mean (median of seeds)."""
+    ends = {"learning_rate": [], "population": []}
+    for seed in range(3):
+        for noise, values in ends.items():
+            true = valley(24, seed)
+            subject = search(noisy(true, 0.1, seed), np.full(24, 0.5), 600, seed=seed, stderr=0.1, noise=noise)[0]
+            values.append(true(subject.recommend()))
+    assert np.median(ends["learning_rate"]) < np.median(ends["population"])
+
+
+def test_auto_damps_when_noise_outweighs():
+    """`auto` damps, and says so, where standard errors explain the losses; never where they are exact."""
+    true = valley(8, 0)
+    loud = search(noisy(true, 0.3, 0), np.full(8, 0.5), 300, stderr=0.3, noise="auto")[0]
+    assert any("damped" in note for note in loud.notes())
+    assert loud.diagnostics()["learning_rate"] < 1.0
+    exact = search(true, np.full(8, 0.5), 300, noise="auto")[0]
+    assert not exact.notes()
+    assert exact.diagnostics()["learning_rate"] == 1.0
+
+
+def test_restarts_with_twice_the_population():
+    """A converged search begins again nearby, says so, and still recommends the mean it had found."""
+    subject = search(lambda u: float(np.sum(np.square(u - 0.6))), np.full(4, 0.4), 1_200, seed=1)[0]
+    figures, notes = subject.diagnostics(), subject.notes()
+    assert figures["restarts"] >= 1
+    assert figures["population_size"] == 16 * 2 ** figures["restarts"]
+    assert len(notes) == figures["restarts"]
+    assert "restarted" in notes[0]
+    assert np.allclose(subject.recommend(), 0.6, atol=0.01)
+
+
+def test_restarts_when_scores_cannot_be_told_apart():
+    """Losses of a whole update within one standard error restart it; where errors are not known nothing does."""
+    flat = [search(lambda u: 1e-3 * u[0], np.full(4, 0.4), 300, stderr=s)[0] for s in (0.1, 0.0)]
+    assert [f.diagnostics()["restarts"] > 0 for f in flat] == [True, False]
+    assert "standard error" in flat[0].notes()[0]
+
+
+def test_a_restart_leaves_the_second_basin():
+    """Of two basins the better one is recommended, whichever came last."""
+
+    def function(u):
+        wide, narrow = np.sum(np.square(u - 0.35)), np.sum(np.square(u - 0.75))
+        return float(min(wide, narrow + 0.02))
+
+    subject = search(function, np.full(3, 0.55), 2_500, seed=3, restart_spread=0.25)[0]
+    assert subject.diagnostics()["restarts"] >= 2
+    assert function(subject.recommend()) < 0.021
+
+
+def test_late_results_of_an_earlier_descent_are_dropped():
+    """Results asked before a restart and told after it do not enter the new distribution."""
+    subject = CmaEs(Problem(3, COST, np.full(3, 0.5), 2_000), 0, CmaEs.Options(population_size=4))
+    late = Candidate(0, np.full(3, 0.51), "sample")
+    subject.asked(late)
+    number = 1
+    while not subject.diagnostics()["restarts"]:
+        candidate = Candidate(number, subject.ask(number).point)
+        subject.asked(candidate)
+        subject.tell(candidate, Observation(np.zeros(1), np.ones(1), np.ones(1)))
+        number += 1
+    before = subject.ask(number).point
+    subject.tell(late, Observation(np.full(1, -9.0), np.zeros(1), np.ones(1)))
+    assert np.array_equal(subject.ask(number).point, before)
+
+
 def test_strangers_do_not_tear_it_apart():
     """Thousands of points drawn by somebody else leave a distribution that can still be asked."""
     for dim in (3, 384):
@@ -162,6 +290,11 @@ def test_no_filter_and_no_file_is_left(tmp_path, monkeypatch):
 
 def test_options_are_bounded():
     """A population too small to rank and a step of zero are refused."""
-    for wrong in ({"population_size": 3}, {"sigma0": 0.0}, {"sigma0": 2.0}):
+    for wrong in (
+        {"population_size": 3},
+        {"sigma0": 0.0},
+        {"sigma0": 2.0},
+        {"covariance": "limited_memory", "noise": "learning_rate"},
+    ):
         with pytest.raises(SpecError):
             parse_options("strategy cma_es", CmaEs.Options, wrong)

@@ -10,7 +10,7 @@ from mergesearch.plugins import load
 from mergesearch.strategies import STRATEGIES
 from mergesearch.strategies.base import Observation, Problem
 from mergesearch.strategies.map import Map
-from mergesearch.strategies.nsga3 import partitions, predicted_front
+from mergesearch.strategies.surrogates.surrogate_front import partitions, predicted_front
 from mergesearch.types import Candidate, Direction, Objective
 
 COSTS = (Objective("a", Direction.MIN), Objective("b", Direction.MIN))
@@ -172,3 +172,13 @@ def test_nsga3_finds_the_front_of_two_bowls():
 def test_reference_directions_fit_the_population():
     """Das-Dennis partitions for two to eight objectives, never more directions than the population."""
     assert [partitions(m) for m in range(2, 9)] == [99, 12, 6, 4, 3, 3, 2]
+
+
+def test_thirty_two_axes():
+    """With 32 axes and fewer points than a full quadratic has unknowns it fits a simpler form, and it improves."""
+    function = two_bowls(32, 3)
+    of = Problem(32, COSTS, np.full(32, 0.5), 150)
+    subject, _, losses, _ = search("map", function, of, generations=5, refits=3)
+    assert subject.diagnostics()["form.a"] <= 2.0
+    assert subject.diagnostics()["r2.a"] > 0.3
+    assert losses.sum(axis=1).min() < 0.9 * losses[0].sum()

@@ -1,0 +1,1 @@
+"""Populations and distributions: what the evolutionary strategies share."""

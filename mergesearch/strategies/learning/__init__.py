@@ -1,0 +1,1 @@
+"""Learning coefficients step by step from gradients: what the learners share."""

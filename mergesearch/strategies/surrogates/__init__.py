@@ -1,0 +1,1 @@
+"""Models of the losses, and what is done with them: what the strategies with a surrogate share."""
