@@ -42,6 +42,7 @@ OPERATORS = {
     "t_switch": "mergesearch.operators.t_switch:TSwitch",
     "task_arithmetic": "mergesearch.operators.task_arithmetic:TaskArithmetic",
     "ties": "mergesearch.operators.ties:Ties",
+    "ties_apart": "mergesearch.operators.ties_apart:TiesApart",
     "tsv_m": "mergesearch.operators.tsv_m:TsvM",
     "widen": "mergesearch.operators.widen:Widen",
     "wudi": "mergesearch.operators.wudi:Wudi",

@@ -3,7 +3,7 @@
 Reference: Yang et al., arXiv:2310.02575 (Adam, 1e-3 x 500 steps from 0.3, clamped in the forward pass). Ours: 1e-2 with
 a cosine and about 100 steps, which go further for less, and projection after the step. Layer-wise or coarser is the
 study's choice of groups; `tie: expert` learns one change per expert over all of them (task-wise). AdaMerging++ is the
-same search over TIES-processed task vectors: take an operator that trims and elects signs (`ties`) in the study.
+same search over task vectors that TIES has trimmed and elected: `merge: {operator: ties_apart}` gives these.
 
 Entropy minimisation is winner-take-all: in six pools of small networks it never beat the best single coefficient and
 lost up to 15 points, the more the longer it ran, while label-free `kl` gained. So it stops, says so, and keeps the

@@ -113,7 +113,8 @@ class GradientMap(Strategy):
             return Proposal(self._near_start(turn, generator), "design", self._request(ahead))
         view, request = self._view(), self._request(ahead)
         known = view.believed(np.array(self._points or view.records.points))
-        order = fronts.spread_order(view.predicted, known, ahead + 1, self._reference.corner)
+        corner = self._reference.corner if turn % 2 else None  # the whole front in turn with what beats the base
+        order = fronts.spread_order(view.predicted, known, ahead + 1, corner)
         best = view.spread[order[ahead % len(order)]]
         jitter = _JITTER * view.trust.cap
         if len(view.spread) == 1:  # one objective: what waits already covers the optimum
@@ -243,10 +244,10 @@ class GradientMap(Strategy):
         weights = fronts.preferences(self._options.preferences, self._weights, 1000 * self._seed + epoch)
         reach, corner = Reach(trust.cap, trust.cubic), self._reference.corner
         spread = fronts.minima(model, weights * scale.slope, reach, records.guides)
-        if corner is not None and len(weights) > 1:  # once more, with preferences near those that lead to worth
-            generator = rng(self._seed, epoch, 2)
-            weights = fronts.focused(weights, scale.losses(model.guides(spread)), corner, generator)
-            spread = fronts.minima(model, weights * scale.slope, reach, records.guides)
+        if corner is not None and len(weights) > 1:  # and with preferences near those that lead beyond the corner
+            near = fronts.focused(weights, scale.losses(model.guides(spread)), corner, rng(self._seed, epoch, 2))
+            spread = np.vstack([spread, fronts.minima(model, near * scale.slope, reach, records.guides)])
+            weights = np.vstack([weights, near])
         return _View(model, trust, scale, records, weights, spread, scale.losses(model.guides(spread)))
 
     def _check_gradients(self) -> None:

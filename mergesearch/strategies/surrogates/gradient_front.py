@@ -30,17 +30,15 @@ def preferences(count: int, own: Vector, seed: int) -> Matrix:
 
 
 def focused(weights: Matrix, losses: Matrix, corner: Vector, generator: np.random.Generator) -> Matrix:
-    """Preferences (k, M) in place of `weights`, whose expected losses are `losses` (k, M).
-
-    The first two are kept. The others are drawn around those that come nearest to beating `corner` (M,) in every
-    objective, the lesser half of their excess deciding: a preference far from there finds merges that nobody wants.
-    """
+    """Preferences (k / 2, M) near those of `weights` (k, M) whose expected losses (k, M) come nearest to beating
+    `corner` (M,) in every objective: few of an even spread lead to merges that are better than the base in all."""
     unit = np.maximum(np.ptp(losses, axis=0), 1e-12)
     excess = np.max((losses - corner) / unit, axis=1)
     chosen = np.argsort(excess, kind="stable")[: max(2, len(weights) // 4)]
-    parents = weights[generator.choice(chosen, len(weights) - 2)]
+    parents = weights[generator.choice(chosen, max(len(weights) // 2, 2))]
     drawn = np.maximum(parents, 0.2 / weights.shape[1]) * np.exp(0.5 * generator.standard_normal(parents.shape))
-    return np.vstack([weights[:2], drawn / drawn.sum(axis=1, keepdims=True)])
+    found: Matrix = drawn / drawn.sum(axis=1, keepdims=True)
+    return found
 
 
 @dataclass(frozen=True, eq=False)
