@@ -19,6 +19,7 @@ from mergesearch.types import Candidate, Request
 DIMS = (24, 96, 384)
 MARKS = (100, 1000, 3000)
 TURNS = 5
+EVERY = 9  # evaluations shown for each one with a gradient: about the share that gradient_map spends on them
 CAP = 5.0  # CPU seconds that one ask and tell may take
 SHOWING = 30.0  # and showing the log up to a mark
 
@@ -99,6 +100,7 @@ def _show(strategy: Strategy, target: Target, number: int, gradients: bool) -> N
     """One scattered evaluation that the strategy did not ask for."""
     generator = np.random.default_rng([5, number])
     point = np.clip(target.start + 0.15 * generator.standard_normal(target.dim), 0.0, 1.0) if number else target.start
-    candidate = Candidate(number, point, "sample" if number else "start", Request(gradient="loss" if gradients else ""))
+    wanted = "loss" if gradients and number % EVERY == 0 else ""
+    candidate = Candidate(number, point, "sample" if number else "start", Request(gradient=wanted))
     strategy.asked(candidate)
     strategy.tell(candidate, target.observe(candidate, Need.EXAMPLES in strategy.NEEDS))
