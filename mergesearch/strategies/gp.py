@@ -4,6 +4,8 @@ Models the standard error that comes with each score, so that a score on few exa
 being evaluated enters as fantasies, what failed as a chance of failing. Recommends the evaluated point with the best
 posterior mean, never the luckiest score. Source: the reference of Jones et al. (1998) with the log form of
 arXiv:2310.20708 and the trust region of TuRBO, Eriksson et al., arXiv:1910.01739.
+
+An ask takes half a second of CPU time at 300 results and 7 to 20 s at 1,000: it is for evaluations that take minutes.
 """
 
 import math

@@ -3,6 +3,8 @@
 Each ask scalarises the results by the augmented Tchebycheff function with weights from the simplex and maximises the
 expected improvement of a Gaussian process of that number. Source: Knowles, IEEE TEVC 10(1), 2006. Ours: continuous
 weights, log expected improvement, the known standard errors of the scores, and fantasies for what is pending.
+
+An ask takes a tenth of a second of CPU time at 100 results and 2 to 7 s at 1,000.
 """
 
 from collections.abc import Mapping
