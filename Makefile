@@ -28,7 +28,7 @@ $(VENV)/installed-bench: $(VENV)/installed
 
 install: $(VENV)/installed  ## make .venv with mergesearch in it
 
-demo: $(VENV)/installed  ## make real experts, search their merge, export it (about 8 minutes the first time)
+demo: $(VENV)/installed  ## make real experts, search their merge, export it (a few minutes)
 	$(BIN)/mergesearch demo
 
 test: $(VENV)/installed-dev  ## run every check and the whole test suite
