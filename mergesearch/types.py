@@ -177,11 +177,18 @@ class Score:
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds that one evaluation spent waiting, building the candidate and scoring it."""
+    """Where the seconds of one evaluation went.
+
+    `queue`: waiting for a worker; `build`: making the candidate; `score`: scoring it; `record`: the controller's part,
+    the write of the ask, and from the result's arrival to its write. `gpu`: GPU-seconds, build and score times the
+    GPUs that the worker held.
+    """
 
     queue: float = 0.0
     build: float = 0.0
     score: float = 0.0
+    record: float = 0.0
+    gpu: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,5 +2,6 @@
 
 STORES = {
     "memory": "mergesearch.store.memory:MemoryStore",
-    "sqlite": "mergesearch.store.sql:SqlStore",
+    "sqlite": "mergesearch.store.sqlite:open_sqlite",
+    "postgresql": "mergesearch.store.postgresql:open_postgresql",
 }

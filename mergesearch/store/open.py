@@ -4,27 +4,44 @@ from mergesearch.errors import SpecError
 from mergesearch.plugins import did_you_mean, load
 from mergesearch.store import STORES
 from mergesearch.store.base import StudyStore
+from mergesearch.store.urls import has_password, shown
 
-FORMS = "'sqlite:///folder/file.db' (relative), 'sqlite:////folder/file.db' (absolute) or 'memory://'"
+FORMS = (
+    "'sqlite:///folder/file.db' (relative), 'sqlite:////folder/file.db' (absolute), "
+    "'postgresql://user@host:5432/database' or 'memory://'"
+)
+ALIASES = {"postgres": "postgresql", "postgresql+psycopg": "postgresql"}
 
 
-def open_store(url: str, *, create: bool = True) -> StudyStore:
+def open_store(url: str, *, create: bool = True, secret: bool = False) -> StudyStore:
     """The store at `url`; a SQLite file is created where none stands, unless `create` is False.
 
     SQLite takes options behind '?': `timeout` (seconds to wait for a locked file, 30), `mode=ro` (read only),
-    `max_pages` (limit of the file's size in database pages). 'memory://' is a new, empty store each time.
+    `max_pages` (limit of the file's size in database pages). PostgreSQL takes `timeout` (seconds that a database that
+    is away is waited for, 120) and libpq's own (`sslmode`, `host` for the folder of a unix socket, ...). 'memory://' is
+    a new, empty store each time.
+
+    Args:
+        secret: the URL comes from where only its owner reads it, the environment, so it may hold a password.
 
     Raises:
-        SpecError: the URL cannot be understood.
-        StoreVersionError: the file was written by a newer mergesearch.
-        StoreError: the file cannot be opened or is not a store.
+        SpecError: the URL cannot be understood, or holds a password that it should not.
+        StoreVersionError: the store was written by a newer mergesearch.
+        StoreError: the store cannot be opened or is not one.
     """
-    scheme, separator, _ = url.partition("://")
+    scheme, separator, rest = url.partition("://")
     if not separator:
         raise SpecError(f"store {url!r} is not a URL; write {FORMS}")
-    if scheme.split("+")[0] in ("postgresql", "postgres"):
-        raise SpecError(f"store {url!r}: PostgreSQL comes with a later version; for now write {FORMS}")
-    if scheme not in STORES:
-        raise SpecError(f"store {url!r}: scheme {scheme!r} is unknown{did_you_mean(scheme, STORES)}; write {FORMS}")
-    store: StudyStore = load("store", STORES, scheme)(url, create=create)
+    kind = ALIASES.get(scheme, scheme)
+    if kind not in STORES:
+        raise SpecError(
+            f"store {shown(url)!r}: scheme {scheme!r} is unknown{did_you_mean(scheme, STORES)}; write {FORMS}"
+        )
+    if has_password(url) and not secret:
+        raise SpecError(
+            f"store {shown(url)!r} holds a password, which others could read in the study file, the list of processes "
+            "or a log; leave it out and put it into ~/.pgpass, PGPASSFILE or PGPASSWORD, or give the whole URL in the "
+            "environment variable MERGESEARCH_STORE"
+        )
+    store: StudyStore = load("store", STORES, kind)(f"{kind}://{rest}", create=create)
     return store

@@ -28,6 +28,14 @@ def held_by_other(name: str, owner: str, until: float, now: float) -> LeaseError
     )
 
 
+def held_while_removed(name: str, owner: str, until: float, now: float) -> LeaseError:
+    """A study that a controller works on is not taken from under it."""
+    return LeaseError(
+        f"study {name!r} is being run by {owner} and is not removed; stop that controller, or wait "
+        f"{max(0.0, until - now):.0f} s: a lease that is not renewed runs out by itself"
+    )
+
+
 def lease_lost(lease: Lease, owner: str) -> LeaseError:
     """The lease was released or taken over; `owner` holds the study now ('' for nobody)."""
     holder = f"{owner} took it over" if owner else "it was released"

@@ -22,7 +22,7 @@ from sqlalchemy import (
     text,
 )
 
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 
 metadata = MetaData(
     naming_convention={
@@ -90,14 +90,18 @@ evaluations = Table(
     Column("build_seconds", Double),
     Column("score_seconds", Double),
     Column("worker", Text),
+    Column("record_seconds", Double),
+    Column("gpu_seconds", Double),
     UniqueConstraint("study_id", "candidate_id", "split"),
     CheckConstraint("status IN ('asked', 'scored', 'failed')", name="status"),
     CheckConstraint("(status = 'asked') = (told_seq IS NULL)", name="told"),
     Index(None, "study_id", "asked_seq", unique=True),
     Index(None, "study_id", "told_seq", unique=True),
+    Index(None, "candidate_id"),  # without it, removing a study reads all evaluations for each candidate
 )
 
-# `is_objective`: the objective's own score, metric ''. The other rows are all metrics that the scorer gave.
+# `is_objective`: the objective's own score, metric ''. The other rows are all metrics that the scorer gave. `digest`:
+# what an objective's own score is known by in every study; NULL where nobody said.
 scores = Table(
     "scores",
     metadata,
@@ -109,6 +113,8 @@ scores = Table(
     Column("value", Double),
     Column("stderr", Double),
     Column("n", Integer, nullable=False),
+    Column("digest", Text),
+    Index(None, "digest", sqlite_where=text("digest IS NOT NULL"), postgresql_where=text("digest IS NOT NULL")),
     sqlite_with_rowid=False,  # rows lie in the order they are read: all scores of a study in one sweep
 )
 
@@ -123,6 +129,37 @@ arrays = Table(
     Column("dtype", Text, nullable=False),
     Column("shape", Text, nullable=False),
     Column("data", LargeBinary, nullable=False),
+)
+
+# Outcomes of an evaluation that came after the one in the log and had other scores.
+repeats = Table(
+    "repeats",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("evaluation_id", Integer, ForeignKey("evaluations.id"), nullable=False),
+    Column("told", Double, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("kind", Text),
+    Column("message", Text),
+    Column("worker", Text, nullable=False),
+    Column("queue_seconds", Double, nullable=False),
+    Column("build_seconds", Double, nullable=False),
+    Column("score_seconds", Double, nullable=False),
+    Column("record_seconds", Double, nullable=False),
+    Column("gpu_seconds", Double, nullable=False),
+    CheckConstraint("status IN ('scored', 'failed')", name="status"),
+    Index(None, "evaluation_id"),
+)
+
+repeat_scores = Table(
+    "repeat_scores",
+    metadata,
+    Column("repeat_id", Integer, ForeignKey("repeats.id"), primary_key=True),
+    Column("position", Integer, primary_key=True),
+    Column("objective", Text, nullable=False),
+    Column("value", Double),
+    Column("stderr", Double),
+    Column("n", Integer, nullable=False),
 )
 
 commands = Table(

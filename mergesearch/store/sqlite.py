@@ -1,15 +1,19 @@
 """All that is special about SQLite: how a file is opened, and what its errors mean for the user."""
 
+import os
 import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, final
 from urllib.parse import parse_qsl
 
 from sqlalchemy import Connection, Engine, QueuePool, create_engine, event
+from sqlalchemy.exc import DBAPIError
 
 from mergesearch.errors import SpecError, StoreError
 from mergesearch.plugins import did_you_mean
+from mergesearch.store.network import mounts, network_kind
+from mergesearch.store.sql import SqlStore
 
 PREFIX: Final = "sqlite:///"
 OPTIONS: Final = ("timeout", "mode", "max_pages")
@@ -23,6 +27,69 @@ class SqliteFile:
     timeout: float = 30.0
     read_only: bool = False
     max_pages: int = 0
+
+
+@final
+class SqliteDatabase:
+    """Database; see `store/database.py` for the contract. A file is never away: a locked one is waited for."""
+
+    def __init__(self, file: SqliteFile, *, create: bool) -> None:
+        """Raises StoreError: the file lies on a network, is missing and shall not be created, or cannot be."""
+        if (kind := network_kind(file.path, mounts())) is not None:
+            raise StoreError(on_a_network(file, kind))
+        self._file = file
+        self.where = f"store {file.path}"
+        self.timeout = file.timeout
+        self.reader: Engine = open_engine(file, create=create)
+        self.writer: Engine = self.reader.execution_options(write=True)
+
+    def check(self, connection: Connection) -> None:
+        """Every version that Python comes with will do."""
+
+    def lock_schema(self, connection: Connection) -> None:
+        """A transaction of `writer` is the only one that writes."""
+
+    def is_away(self, error: DBAPIError) -> bool:  # noqa: ARG002 (as every database)
+        return False
+
+    def sentence(self, error: DBAPIError) -> str:
+        return sentence(error.orig, self._file)
+
+    def describe(self, connection: Connection) -> tuple[str, int]:  # noqa: ARG002 (as every database)
+        return f"SQLite {sqlite3.sqlite_version}", self._bytes()
+
+    def compact(self) -> tuple[int, int]:
+        before = self._bytes()
+        try:
+            connection = _connect(self._file)
+            try:
+                connection.execute("VACUUM")
+                # Into the file, else the freed space stays with the write-ahead log until the last reader goes.
+                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            finally:
+                connection.close()
+        except sqlite3.Error as error:
+            raise StoreError(sentence(error, self._file)) from error
+        return before, self._bytes()
+
+    def _bytes(self) -> int:
+        paths = [self._file.path, Path(f"{self._file.path}-wal")]
+        return sum(os.path.getsize(path) for path in paths if path.exists())
+
+
+def open_sqlite(url: str, *, create: bool = True) -> SqlStore:
+    """The store in the file that `url` names. Raises SpecError, StoreError."""
+    file = parse(url)
+    return SqlStore(SqliteDatabase(file, create=create), file.timeout)
+
+
+def on_a_network(file: SqliteFile, kind: str) -> str:
+    """Why a file on a network file system of that kind is refused."""
+    return (
+        f"store {file.path} lies on a network file system ({kind}), where SQLite's locks and its write-ahead log do "
+        "not hold and a study can be damaged; name a path on a local disk, or use PostgreSQL: "
+        "'postgresql://user@host:5432/database'"
+    )
 
 
 def parse(url: str) -> SqliteFile:

@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Mapping
+from dataclasses import astuple
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,9 @@ from numpy.typing import NDArray
 
 from mergesearch.errors import SpecError, StoreError
 from mergesearch.plugins import did_you_mean
-from mergesearch.types import Failed, Outcome, Scored, Timing, Vector, frozen_array
+from mergesearch.types import Failed, Outcome, Score, Scored, Timing, Vector, frozen_array
 
+CACHE = "cache"  # the worker of an outcome that was not computed again
 ACTIONS = ("pause", "resume", "cancel")
 
 
@@ -56,13 +58,29 @@ def clean_text(text: str) -> str:
 
 def without_examples(outcome: Outcome) -> Outcome:
     """An independent copy of what the log hands out: cleaned texts, gradients, no per-example arrays."""
-    timing = Timing(float(outcome.timing.queue), float(outcome.timing.build), float(outcome.timing.score))
+    timing = Timing(*map(float, astuple(outcome.timing)))
     worker = clean_text(outcome.worker)
     if isinstance(outcome, Failed):
         return Failed(clean_text(outcome.kind), clean_text(outcome.message), timing, worker)
     metrics = {objective: dict(named) for objective, named in outcome.metrics.items() if named}
     gradients = {objective: frozen_array(values) for objective, values in sorted(outcome.gradients.items())}
     return Scored(dict(outcome.scores), metrics, {}, gradients, timing, worker)
+
+
+def repeated(outcome: Outcome) -> Outcome:
+    """What is kept of an outcome that came after another: its scores or its message, neither metrics nor arrays."""
+    kept = without_examples(outcome)
+    return Scored(kept.scores, timing=kept.timing, worker=kept.worker) if isinstance(kept, Scored) else kept
+
+
+def same_scores(one: Outcome, other: Outcome) -> bool:
+    """Whether the objectives' own scores are equal, to the last bit; a failure has none."""
+    return _plain_scores(one) == _plain_scores(other)
+
+
+def _plain_scores(outcome: Outcome) -> dict[str, tuple[float | None, float | None, int]]:
+    scores: Mapping[str, Score] = outcome.scores if isinstance(outcome, Scored) else {}
+    return {name: (number_or_null(s.value), number_or_null(s.stderr), int(s.n)) for name, s in scores.items()}
 
 
 def facts_json(facts: Mapping[str, object]) -> dict[str, str]:

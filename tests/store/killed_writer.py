@@ -9,7 +9,7 @@ import sys
 
 from contracts.store import point, scored
 
-from mergesearch.store.sql import SqlStore
+from mergesearch.store.open import open_store
 from mergesearch.types import Asked, Candidate, Split
 
 
@@ -19,7 +19,7 @@ def say(line: str) -> None:
 
 def write_until_killed(url: str, now: float) -> None:
     """Take over the study, tell what a killed writer left untold, then ask and tell new candidates for ever."""
-    store = SqlStore(url)
+    store = open_store(url)
     lease = store.acquire("digits", f"writer:{os.getpid()}", 60.0, now)
     open_asks = set()
     for event in store.events("digits"):

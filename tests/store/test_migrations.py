@@ -4,10 +4,12 @@ import re
 import sqlite3
 from pathlib import Path
 
+import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from postgres import Server
 from sqlalchemy import create_engine
 
 from mergesearch.store.migrate import SCRIPTS
@@ -42,6 +44,36 @@ def test_migrations_make_the_schema(tmp_path: Path) -> None:
     metadata.create_all(engine)
     engine.dispose()
     assert tables(tmp_path / "migrated.db") == tables(tmp_path / "direct.db")
+
+
+@pytest.mark.postgres
+def test_migrations_make_the_schema_in_postgresql(postgres: Server) -> None:
+    """A migrated database has exactly the tables of `schema.py` for Alembic, and the indexes and checks by name."""
+    migrated, direct = postgres.new_database(), postgres.new_database()
+    open_store(postgres.url(migrated)).close()
+    engine = create_engine(postgres.url(migrated).replace("postgresql://", "postgresql+psycopg://"))
+    with engine.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+    engine.dispose()
+    engine = create_engine(postgres.url(direct).replace("postgresql://", "postgresql+psycopg://"))
+    metadata.create_all(engine)
+    engine.dispose()
+    made = []
+    for name in (migrated, direct):
+        with postgres.admin(name) as connection:
+            indexes = "SELECT indexdef FROM pg_indexes WHERE schemaname = 'public' AND tablename != 'alembic_version'"
+            checks = (
+                "SELECT conname, pg_get_constraintdef(oid) FROM pg_constraint "
+                "WHERE connamespace = 'public'::regnamespace"
+            )
+            columns = (
+                "SELECT table_name, column_name, data_type, is_nullable, column_default "
+                "FROM information_schema.columns WHERE table_schema = 'public'"
+            )
+            found = [set(connection.execute(query).fetchall()) for query in (indexes, checks, columns)]
+            made.append([{row for row in rows if not str(row[0]).startswith("alembic")} for rows in found])
+    for one, other in zip(*made, strict=True):
+        assert {row for row in one if "alembic_version" not in str(row)} == other
 
 
 def test_version_is_that_of_the_newest_migration() -> None:

@@ -19,7 +19,12 @@ from mergesearch.types import Candidate
     [
         ("study.db", "store 'study.db' is not a URL; write 'sqlite:///"),
         ("sqlit:///study.db", "scheme 'sqlit' is unknown; did you mean 'sqlite'"),
-        ("postgresql+psycopg://host/db", "PostgreSQL comes with a later version"),
+        ("postgresql://host", "names no database; write 'postgresql://user@host:5432/database'"),
+        ("postgres://host:port/db", "cannot be understood; write 'postgresql://user@host:5432/database'"),
+        ("postgresql+psycopg://host/db?sslmod=require", "option 'sslmod' is unknown; did you mean 'sslmode'"),
+        ("postgresql://host/db?timeout=soon", "timeout is a number of seconds, got 'soon'"),
+        ("postgresql://user:pw@host/db", "store 'postgresql://user:***@host/db' holds a password"),
+        ("postgresql://host/db?user=u&password=pw", "holds a password"),
         ("sqlite://study.db", "names no file; write 'sqlite:///"),
         ("sqlite:///", "names no file"),
         ("sqlite:///:memory:", "or 'memory://'"),
@@ -94,7 +99,7 @@ def test_other_files_are_left_alone(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("version", "kind", "sentence"),
     [
-        ("0099", StoreVersionError, "has schema version 99, this mergesearch knows up to 2; upgrade mergesearch"),
+        ("0099", StoreVersionError, "has schema version 99, this mergesearch knows up to 3; upgrade mergesearch"),
         ("ae1027a6acf", StoreError, "has schema version 'ae1027a6acf', which mergesearch never wrote"),
     ],
 )
@@ -140,6 +145,7 @@ import logging, sys
 from mergesearch.store.open import open_store
 assert "sqlalchemy" not in sys.modules, "the table of stores imports no library"
 open_store(sys.argv[1]).close()
+assert "psycopg" not in sys.modules, "SQLite needs no driver of another database"
 print("alembic" in sys.modules, logging.getLogger().handlers, logging.getLogger("alembic").level)
 """
 
@@ -161,9 +167,13 @@ open_store(sys.argv[1]).create(sys.argv[2], "", "", 1.0)
 """
 
 
-def test_processes_may_create_one_store_at_once(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)])
+def test_processes_may_create_one_store_at_once(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     """Several processes that open a new store in the same moment all get it, with one set of tables."""
     url = f"sqlite:///{tmp_path}/study.db"
+    if kind == "postgresql":
+        server = request.getfixturevalue("postgres")
+        url = server.url(server.new_database())
     makers = [
         subprocess.Popen([sys.executable, "-c", CREATING, url, f"study-{n}"], stdin=subprocess.PIPE, text=True)
         for n in range(4)

@@ -12,7 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from contracts.store import point, same, scored
+import pytest
+from contracts.store import point, same, scored, url_of
 
 from mergesearch.store.base import StudyStore
 from mergesearch.store.open import open_store
@@ -79,9 +80,14 @@ def run_one(pipes: tuple[IO[str], IO[str]], wait_for: int, delay: float) -> dict
     raise AssertionError("the helper ended before its writer was killed")
 
 
-def test_killed_twenty_times(tmp_path: Path) -> None:
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A new store of each kind that several processes can share."""
+    return url_of(request.param, tmp_path, request)
+
+
+def test_killed_twenty_times(url: str, tmp_path: Path) -> None:
     """Twenty writers, each killed at a random moment: no acknowledged entry is lost, none stands twice."""
-    url = f"sqlite:///{tmp_path}/study.db"
     store = open_store(url)
     store.create("digits", "", "", 0.0)
     chance = random.Random(0)
@@ -99,15 +105,16 @@ def test_killed_twenty_times(tmp_path: Path) -> None:
         values = store.examples("digits", number, Split.SEARCH)["mnist"]
         assert values.tobytes() == scored(number).examples["mnist"].tobytes()
     store.close()
+    if not url.startswith("sqlite"):
+        return
     connection = sqlite3.connect(tmp_path / "study.db")
     assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
     assert connection.execute("PRAGMA foreign_key_check").fetchall() == []
     connection.close()
 
 
-def test_readers_see_whole_entries_while_another_process_writes(tmp_path: Path) -> None:
+def test_readers_see_whole_entries_while_another_process_writes(url: str) -> None:
     """Readers in threads, beside a writer in another process, see a log that only grows, never half an entry."""
-    url = f"sqlite:///{tmp_path}/study.db"
     store = open_store(url)
     store.create("digits", "", "", 0.0)
     over, sizes = threading.Event(), [[0], [0]]

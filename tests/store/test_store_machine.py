@@ -1,23 +1,33 @@
 """Random sequences of calls do the same to every store as to the one in memory."""
 
 import itertools
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
-from contracts.store import OPENERS, point, same, scored
+import pytest
+from contracts.store import point, same, scored, url_of
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule
 
-from mergesearch.errors import MergesearchError
-from mergesearch.store.base import Lease, StudyStore
-from mergesearch.types import Asked, Candidate, Failed, Request, Split, Status, Told
+from mergesearch.errors import LeaseError, MergesearchError
+from mergesearch.store.base import Lease, Repeat, StudyStore
+from mergesearch.store.open import open_store
+from mergesearch.types import Asked, Candidate, Failed, Request, Scored, Split, Status, Told
 
+FAR = 4e9  # seconds since the epoch: a lease that runs until then runs by every clock
+DIGESTS = st.sampled_from(["aa", "bb", "cc"])
 NUMBERS = st.integers(0, 5)
 SPLITS = st.sampled_from(Split)
 LEASE_SECONDS = 10.0
+
+
+def plain(repeat: Repeat) -> tuple[object, ...]:
+    """A repeat as values that compare."""
+    outcome = repeat.outcome
+    scores = outcome.scores if isinstance(outcome, Scored) else str(outcome)
+    return repeat.number, repeat.split, repeat.told, scores, outcome.timing, outcome.worker
 
 
 class Stores(RuleBasedStateMachine):
@@ -32,6 +42,7 @@ class Stores(RuleBasedStateMachine):
         """A study of a new name in each store: making stores anew for each example would take most of the time."""
         self.name, self.now, self.seen = next(Stores.names), 1000.0, 0
         self.on_all(lambda store: store.create(self.name, "spec", "digest", self.now))
+        self.told: set[tuple[int, Split]] = set()
 
     def on_all(self, call: Callable[[StudyStore], Any]) -> Any:
         """The answer that all stores agree on; None for a refusal."""
@@ -73,11 +84,36 @@ class Stores(RuleBasedStateMachine):
         asked = self.on_all(lambda s: s.ask(lease, candidate, split, self.now))
         assert asked is None or isinstance(asked, Asked)
 
-    @rule(lease=leases, number=NUMBERS, split=SPLITS, failed=st.booleans())
-    def tell(self, lease: Lease, number: int, split: Split, failed: bool) -> None:
-        outcome = Failed("timeout", "too slow") if failed else scored(number)
-        told = self.on_all(lambda store: store.tell(lease, number, split, outcome, self.now))
+    @rule(lease=leases, number=NUMBERS, split=SPLITS, kind=st.sampled_from([0, 0, 0, 7, None]), digest=DIGESTS)
+    def tell(self, lease: Lease, number: int, split: Split, kind: int | None, digest: str) -> None:
+        """A result that failed, or has the number's own scores, or others; told the second time it may be a repeat."""
+        outcome = Failed("timeout", "too slow") if kind is None else scored(number + kind)
+        # A name of this study's own: the stores are used for many studies, whose digests shall not meet.
+        digests = {"mnist": f"{self.name}-{digest}"}
+        told = self.on_all(lambda store: store.tell(lease, number, split, outcome, self.now, digests))
         assert told is None or isinstance(told, Told)
+        if told is not None:
+            assert (number, split) not in self.told
+            self.told.add((number, split))
+
+    @rule(digest=DIGESTS)
+    def cached(self, digest: str) -> None:
+        found = self.on_all(lambda store: store.cached({"x": f"{self.name}-{digest}"}))
+        assert found is None or (isinstance(found, Scored) and found.worker == "cache")
+
+    @rule(owner=st.sampled_from(["a", "b"]))
+    def remove(self, owner: str) -> None:
+        """A study that is held is not removed; one that is free goes, and begins anew under its name."""
+        gone = self.on_all(lambda store: [store.remove(self.name)])
+        if gone:
+            self.on_all(lambda store: store.create(self.name, "spec", "digest", self.now))
+            self.told, self.seen = set(), 0
+        lease = self.on_all(lambda store: store.acquire(self.name, owner, FAR, self.now))
+        if lease is not None:
+            for store in self.stores:
+                with pytest.raises(LeaseError, match=f"run by {owner} and is not removed"):
+                    store.remove(self.name)
+            self.on_all(lambda store: store.release(lease, self.now))
 
     @rule(lease=leases, status=st.sampled_from(Status))
     def set_status(self, lease: Lease, status: Status) -> None:
@@ -96,6 +132,7 @@ class Stores(RuleBasedStateMachine):
         """Records, facts and logs agree; logs count from 1 without holes, asks before tells, each once."""
         self.on_all(lambda store: store.study(self.name))
         self.on_all(lambda store: dict(store.facts(self.name)))
+        self.on_all(lambda store: [plain(repeat) for repeat in store.repeats(self.name)])
         logs = [store.events(self.name) for store in self.stores]
         for log in logs:
             assert [event.seq for event in log] == list(range(1, len(log) + 1))
@@ -110,12 +147,12 @@ class Stores(RuleBasedStateMachine):
             assert kind is Asked or (Asked, number, split) in keys[:index]
 
 
-def test_every_store_does_what_memory_does() -> None:
+@pytest.mark.postgres
+def test_every_store_does_what_memory_does(tmp_path: Path, request: pytest.FixtureRequest) -> None:
     """Hundreds of random calls, leases and lapses leave all stores with one and the same log."""
-    with tempfile.TemporaryDirectory() as folder:
-        Stores.stores = [OPENERS[kind](Path(folder)) for kind in sorted(OPENERS, key=lambda kind: kind != "memory")]
-        machine = Stores.TestCase
-        machine.settings = settings(max_examples=30, stateful_step_count=30, deadline=None, derandomize=True)
-        machine().runTest()
-        for store in Stores.stores:
-            store.close()
+    Stores.stores = [open_store(url_of(kind, tmp_path, request)) for kind in ("memory", "sqlite", "postgresql")]
+    machine = Stores.TestCase
+    machine.settings = settings(max_examples=25, stateful_step_count=30, deadline=None, derandomize=True)
+    machine().runTest()
+    for store in Stores.stores:
+        store.close()

@@ -59,7 +59,27 @@ def fill_v2(store: StudyStore) -> None:
     store.ask(lease, Candidate(2, point, "race", Request(0.75, 0.25, continues=1), 0.75), Split.SEARCH, 1026.0)
 
 
-FILLS: dict[int, Callable[[StudyStore], None]] = {1: fill_v1, 2: fill_v2}
+def fill_v3(store: StudyStore) -> None:
+    """The studies that `store_v3.sql` holds: those of before, and one with all timings, digests, repeats. Never change
+    it."""
+    fill_v2(store)
+    store.create("cached", "", "d3", 1030.0)
+    lease = store.acquire("cached", "old-host:3", 60.0, 1031.0)
+    for number in range(2):
+        store.ask(lease, Candidate(number, np.array([0.5, number / 3])), Split.SEARCH, 1032.0)
+    own = {"mnist": Score(0.5, 0.125, 8), "cost": Score(0.25)}
+    metrics = {"mnist": {"accuracy": own["mnist"], "loss": Score(1.5, 0.25, 8)}}
+    examples = {"mnist": np.array([0, 1, 0, 1], dtype=np.float32)}
+    outcome = Scored(own, metrics, examples, {}, Timing(0.5, 0.25, 2.0, 0.125, 4.5), "gpu-1")
+    store.tell(lease, 0, Split.SEARCH, outcome, 1033.0, {"mnist": "ab" * 32, "cost": "cd" * 32})
+    store.tell(lease, 1, Split.SEARCH, Failed("timeout", "too slow"), 1034.0, {"mnist": "ef" * 32})
+    late = Scored({"mnist": Score(0.625, 0.125, 8), "cost": Score(0.25)}, worker="gpu-2")
+    store.tell(lease, 0, Split.SEARCH, late, 1035.0)
+    store.tell(lease, 0, Split.SEARCH, Failed("worker_lost", "gone"), 1036.0)
+    store.tell(lease, 1, Split.SEARCH, late, 1037.0)
+
+
+FILLS: dict[int, Callable[[StudyStore], None]] = {1: fill_v1, 2: fill_v2, 3: fill_v3}
 
 
 def save(target: Path) -> None:
