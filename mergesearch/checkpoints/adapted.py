@@ -11,7 +11,7 @@ from typing import TypeAlias
 
 import torch
 
-from mergesearch.checkpoints.adapter import Adapter, AdapterFolder
+from mergesearch.checkpoints.adapter import Adapter, AdapterFolder, LowRank
 from mergesearch.checkpoints.load import is_finite
 from mergesearch.checkpoints.reader import Checkpoint
 from mergesearch.errors import CheckpointError
@@ -61,7 +61,7 @@ def load_adapted(
     like: Mapping[str, torch.Tensor],
     renamed: Renamed = no_renames,
 ) -> Adapter:
-    """An adapter in memory: its changes of the tensors in `like`, on their device, in float32 (float64 for float64).
+    """An adapter in memory: its changes of the tensors in `like`, each on its device, in float32 (float64 for float64).
 
     Raises:
         CheckpointError: see `targets`; or a factor is unreadable, or holds NaN or infinity.
@@ -69,7 +69,10 @@ def load_adapted(
     wanted = {name: module for name, module in targets(adapter, base, who, renamed).items() if name in like}
     first = next(iter(like.values()))
     dtype = torch.float64 if first.dtype == torch.float64 else torch.float32
-    return adapter.load(wanted, base, dtype, first.device)
+    loaded: dict[str, LowRank] = {}
+    for device in {like[name].device for name in wanted}:
+        loaded |= adapter.load({n: m for n, m in wanted.items() if like[n].device == device}, base, dtype, device)
+    return {name: loaded[name] for name in wanted}
 
 
 def adapted_names(base: Mapping[str, torch.Tensor], adapters: Mapping[str, Adapter]) -> list[str]:

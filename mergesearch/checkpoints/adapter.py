@@ -15,7 +15,16 @@ from typing import Any, TypeAlias
 import torch
 
 from mergesearch.checkpoints.load import is_finite
-from mergesearch.checkpoints.reader import Checkpoint, TensorInfo, digest_of, read_header, read_json, read_tensor
+from mergesearch.checkpoints.reader import (
+    NOTHING_HELD,
+    Checkpoint,
+    Held,
+    TensorInfo,
+    digest_of,
+    read_header,
+    read_json,
+    read_tensor,
+)
 from mergesearch.errors import CheckpointError
 
 CONFIG_FILE, WEIGHTS_FILE, PICKLE_FILE = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
@@ -96,8 +105,8 @@ class AdapterFolder:
     _hashes: dict[str, str] = field(default_factory=dict, repr=False)
 
     @classmethod
-    def open(cls, folder: Path | str) -> "AdapterFolder":
-        """Read adapter_config.json and the header of adapter_model.safetensors.
+    def open(cls, folder: Path | str, held: Held = NOTHING_HELD) -> "AdapterFolder":
+        """Read adapter_config.json and the header of adapter_model.safetensors, which may be `held` in memory.
 
         Raises:
             CheckpointError: a file is missing, damaged or a pickle, or the adapter is of a kind that is not supported.
@@ -107,14 +116,15 @@ class AdapterFolder:
         if why := _unsupported(config):
             raise CheckpointError(f"{folder / CONFIG_FILE}: {why}; merge this adapter into its base and give that")
         file = folder / WEIGHTS_FILE
-        if not file.exists() and (folder / PICKLE_FILE).exists():
+        there = file in held or file.exists()
+        if not there and (folder / PICKLE_FILE).exists():
             raise CheckpointError(
                 f"{folder / PICKLE_FILE}: is a pickle, which can run code when it is opened, so it is refused. If you "
                 f"trust its source, convert it:\n  {_conversion_command(folder)}"
             )
-        if not file.exists():
+        if not there:
             raise CheckpointError(f"{file}: missing; an adapter's folder has {CONFIG_FILE} and {WEIGHTS_FILE}")
-        headers = read_header(file)
+        headers = read_header(file, held.get(file))
         return cls(folder, config, dict(sorted(headers.items())), _modules(file, config, headers))
 
     @property
@@ -164,15 +174,17 @@ Expert: TypeAlias = Checkpoint | AdapterFolder
 """What a study's expert may be: a whole model, or an adapter of the base."""
 
 
-def open_expert(folder: Path | str) -> Expert:
+def open_expert(folder: Path | str, held: Held = NOTHING_HELD) -> Expert:
     """The adapter in a folder with an adapter_config.json and no model beside it; else the model.
 
     Raises:
         CheckpointError: see `AdapterFolder.open` and `Checkpoint.open`.
     """
     folder = Path(folder)
-    model = any((folder / name).exists() for name in ("model.safetensors", "model.safetensors.index.json"))
-    return AdapterFolder.open(folder) if (folder / CONFIG_FILE).exists() and not model else Checkpoint.open(folder)
+    names = ("model.safetensors", "model.safetensors.index.json")
+    model = any(folder / name in held or (folder / name).exists() for name in names)
+    is_model = model or not (folder / CONFIG_FILE).exists()
+    return Checkpoint.open(folder, held) if is_model else AdapterFolder.open(folder, held)
 
 
 def _unsupported(config: Mapping[str, Any]) -> str:

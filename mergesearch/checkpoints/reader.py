@@ -7,10 +7,14 @@ import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from io import BytesIO
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, TypeAlias
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from mergesearch.errors import CheckpointError
 
@@ -28,17 +32,24 @@ _DTYPES = {
     "U8": torch.uint8,
     "BOOL": torch.bool,
 }
+Held: TypeAlias = Mapping[Path, NDArray[np.uint8]]
+"""Weight files that are in memory and not on this disk: path -> all bytes (n,), not to be written to."""
+NOTHING_HELD: Held = MappingProxyType({})
 _SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
 
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """What a header says of one tensor, and the file it stands in; `offset`: bytes before its first entry there."""
+    """What a header says of one tensor, and the file it stands in; `offset`: bytes before its first entry there.
+
+    `held` are the file's bytes where they are in memory: then there need be no file.
+    """
 
     shape: tuple[int, ...]
     dtype: torch.dtype
     file: Path
     offset: int = 0
+    held: NDArray[np.uint8] | None = field(default=None, repr=False, compare=False)
 
     @property
     def numel(self) -> int:
@@ -59,8 +70,10 @@ class Checkpoint:
     _hashes: dict[str, str] = field(default_factory=dict, repr=False)
 
     @classmethod
-    def open(cls, folder: Path | str) -> "Checkpoint":
+    def open(cls, folder: Path | str, held: Held = NOTHING_HELD) -> "Checkpoint":
         """Read `config.json` and the headers of `model.safetensors`, or of the shards its index names.
+
+        Weight files of the folder that are `held` are read from memory; its other files are on disk.
 
         Raises:
             CheckpointError: a file is missing, damaged, or a pickle; the message has its path.
@@ -70,9 +83,9 @@ class Checkpoint:
             raise CheckpointError(f"{folder}: no such folder; give a transformers folder (config.json + safetensors)")
         config = read_json(folder / "config.json")
         tensors: dict[str, TensorInfo] = {}
-        for file in _weight_files(folder):
-            tensors.update(read_header(file))
-        if (folder / _INDEX).exists() and not (folder / _SINGLE).exists():
+        for file in _weight_files(folder, held):
+            tensors.update(read_header(file, held.get(file)))
+        if (folder / _INDEX).exists() and not _is_there(folder / _SINGLE, held):
             listed = set(_weight_map(folder))
             if missing := sorted(listed - set(tensors)):
                 raise CheckpointError(f"{folder / _INDEX}: lists tensors that no shard holds: {_few(missing)}")
@@ -120,9 +133,15 @@ class Checkpoint:
         another digest. Tokenizer and processor files are not covered. Reads every byte once, then remembers.
         """
         if "digest" not in self._hashes:
+            held = {info.file: info.held for info in self.headers.values() if info.held is not None}
             files = {self.folder / "config.json", *(info.file for info in self.headers.values())}
-            self._hashes["digest"] = digest_of(files)
+            self._hashes["digest"] = digest_of(files, held)
         return self._hashes["digest"]
+
+    @property
+    def on_disk(self) -> bool:
+        """Whether the folder holds the weights; if not, they are in memory alone."""
+        return all(info.held is None for info in self.headers.values())
 
     def _info(self, name: str) -> TensorInfo:
         if name not in self.headers:
@@ -137,7 +156,8 @@ def _few(names: list[str], limit: int = 4) -> str:
 
 
 def read_tensor(info: TensorInfo, name: str) -> torch.Tensor:
-    """One tensor of a safetensors file, mapped read-only: writing to it would end the process.
+    """One tensor of a safetensors file, mapped read-only: writing to it would end the process. Of a file that is held
+    in memory, a view of that memory.
 
     Only its own pages are mapped. They are no private memory, so that a limit on the process's memory does not count
     them and the system may drop them at any time; a mapping by safetensors itself is writable, and counted.
@@ -148,6 +168,8 @@ def read_tensor(info: TensorInfo, name: str) -> torch.Tensor:
     nbytes = info.numel * info.dtype.itemsize
     if nbytes == 0:
         return torch.empty(info.shape, dtype=info.dtype)
+    if info.held is not None:
+        return _view(info, info.held, info.offset)
     start = info.offset - info.offset % mmap.ALLOCATIONGRANULARITY
     try:
         with info.file.open("rb") as file:
@@ -155,16 +177,24 @@ def read_tensor(info: TensorInfo, name: str) -> torch.Tensor:
             pages = mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ, offset=start)
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{info.file}: tensor {name!r} cannot be read ({error}); copy the file anew") from None
+    return _view(info, pages, info.offset - start)
+
+
+def _view(info: TensorInfo, memory: Any, offset: int) -> torch.Tensor:
+    """A tensor of bytes in memory, without a copy where they are aligned to its entries."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The given buffer is not writable", UserWarning)
-        flat = torch.frombuffer(pages, dtype=info.dtype, count=info.numel, offset=info.offset - start)
+        flat = torch.frombuffer(memory, dtype=info.dtype, count=info.numel, offset=offset)
     return (flat if flat.data_ptr() % info.dtype.itemsize == 0 else flat.clone()).view(info.shape)
 
 
-def digest_of(files: Iterable[Path]) -> str:
+def digest_of(files: Iterable[Path], held: Held = NOTHING_HELD) -> str:
     """SHA-256 over the names and the bytes of files, in the order of their paths."""
     total = hashlib.sha256()
     for file in sorted(files):
+        if file in held:
+            total.update(file.name.encode() + b"\0" + hashlib.sha256(held[file].data).digest())
+            continue
         with file.open("rb") as stream:
             total.update(file.name.encode() + b"\0" + hashlib.file_digest(stream, "sha256").digest())
     return total.hexdigest()
@@ -194,18 +224,22 @@ def _weight_map(folder: Path) -> dict[str, str]:
     return body
 
 
-def _weight_files(folder: Path) -> list[Path]:
+def _is_there(file: Path, held: Held) -> bool:
+    return file in held or file.exists()
+
+
+def _weight_files(folder: Path, held: Held = NOTHING_HELD) -> list[Path]:
     """The safetensors files of a folder.
 
     Raises:
         CheckpointError: there are none, with the command that converts a pickle where there is one.
     """
-    if (folder / _SINGLE).exists():
+    if _is_there(folder / _SINGLE, held):
         return [folder / _SINGLE]
     if (folder / _INDEX).exists():
         files = [folder / name for name in sorted(set(_weight_map(folder).values()))]
         for file in files:
-            if not file.exists():
+            if not _is_there(file, held):
                 raise CheckpointError(f"{file}: missing; {_INDEX} lists it, so copy that shard into the folder")
         return files
     pickles = sorted(p.name for p in folder.iterdir() if p.suffix in {".bin", ".pt", ".pth"})
@@ -225,14 +259,19 @@ def conversion_command(folder: Path) -> str:
     return f'python -c "{code}"'
 
 
-def read_header(file: Path) -> dict[str, TensorInfo]:
-    """Names, shapes and dtypes in one safetensors file.
+def _length(held: NDArray[np.uint8]) -> int:
+    """Bytes of the header of a safetensors file in memory."""
+    return int.from_bytes(held[:8].tobytes(), "little")
+
+
+def read_header(file: Path, held: NDArray[np.uint8] | None = None) -> dict[str, TensorInfo]:
+    """Names, shapes and dtypes in one safetensors file; `held`: its bytes, where they are in memory.
 
     Format: 8 bytes with the length n of the header, n bytes of JSON, then the data (safetensors README, "Format").
     """
     try:
-        size = file.stat().st_size
-        with file.open("rb") as stream:
+        size = file.stat().st_size if held is None else held.nbytes
+        with file.open("rb") if held is None else BytesIO(held[: 8 + _length(held)].tobytes()) as stream:
             length = int.from_bytes(stream.read(8), "little")
             if size < 8 or length > size - 8:
                 raise ValueError("the header is cut off")
@@ -244,7 +283,8 @@ def read_header(file: Path) -> dict[str, TensorInfo]:
             if entry["dtype"] not in _DTYPES:
                 raise CheckpointError(f"{file}: tensor {name!r} has dtype {entry['dtype']}, which is not supported")
             first, last = entry["data_offsets"]
-            tensors[name] = TensorInfo(tuple(entry["shape"]), _DTYPES[entry["dtype"]], file, 8 + length + first)
+            begin = 8 + length + first
+            tensors[name] = TensorInfo(tuple(entry["shape"]), _DTYPES[entry["dtype"]], file, begin, held)
             if last - first != tensors[name].numel * tensors[name].dtype.itemsize:
                 raise ValueError(f"tensor {name!r} has {last - first} bytes, not those of its shape")
             end = max(end, last)

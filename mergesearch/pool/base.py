@@ -31,14 +31,38 @@ class Job:
     work: Recipe | Vector
     request: Request = Request()
     point: Vector | None = None
+    study: str = ""
+
+    @property
+    def name(self) -> str:
+        """What a dashboard calls it: 'vision-4/17', with the split behind it where it is not the search's."""
+        where = "" if self.split is Split.SEARCH else f"/{self.split.value}"
+        return f"{self.study or 'study'}/{self.number}{where}"
 
 
 @dataclass(frozen=True, eq=False)
 class JobResult:
-    """A job and how it ended."""
+    """A job and how it ended, in its so-many-th attempt. A job that was given to another worker may end twice: when
+    the first one had only been out of reach. `outcome.timing.gpu` is set by the pool."""
 
     job: Job
     outcome: Outcome
+    attempt: int = 1
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What the workers did so far: `workers` are ready now; of `available` worker-seconds, counted for each from the
+    moment it was ready, `busy` were spent on jobs."""
+
+    workers: int = 0
+    busy: float = 0.0
+    available: float = 0.0
+
+    @property
+    def share(self) -> float:
+        """The share of their time that the workers were busy, 0 to 1; 0 before the first was ready."""
+        return min(1.0, self.busy / self.available) if self.available > 0 else 0.0
 
 
 class Worker(Protocol):
@@ -56,13 +80,23 @@ WorkerFactory: TypeAlias = Callable[[], Worker]
 class WorkerPool(Protocol):
     """Runs jobs on workers. One thread at a time.
 
-    A lost worker's job is run again elsewhere, up to 3 attempts; a job that kills two workers, or exceeds the time
-    limit, comes back as `Failed`. A worker that cannot start raises PoolError from `submit` or `poll`.
+    An elastic pool's size changes as workers join and leave; jobs beyond it wait in the pool. A lost worker's job is
+    run again elsewhere, up to 3 attempts; a job that kills two workers, or exceeds the time limit, comes back as
+    `Failed`. A worker that cannot start raises PoolError from `submit` or `poll`, and so does a cluster that is gone.
     """
 
     @property
     def size(self) -> int:
-        """Jobs that can run at once."""
+        """Jobs that can run at once, now."""
+        ...
+
+    @property
+    def gpus(self) -> float:
+        """GPUs that each worker holds."""
+        ...
+
+    def usage(self) -> Usage:
+        """How busy the workers were so far."""
         ...
 
     def submit(self, job: Job) -> None: ...

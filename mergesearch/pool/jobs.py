@@ -26,26 +26,26 @@ class Ticket:
         """One more attempt."""
         return replace(self, attempts=self.attempts + 1)
 
-    def lost(self, machine_lives: bool) -> "Ticket | Failed":
-        """Its worker is gone: the ticket to try again elsewhere, or how it failed.
+    def lost(self, machine_lives: bool, why: str = "out of memory, a crash?") -> "Ticket | Failed":
+        """Its worker is gone: the ticket to try again elsewhere, or how it failed; `why` says what is known of it.
 
         A worker that dies alone was perhaps killed by the job, so the second such death ends it. When the whole
         machine is gone the job is not to blame, and it has three attempts.
         """
         kills = self.kills + 1 if machine_lives else self.kills
         if kills >= KILLS:
-            return Failed(
-                "worker_lost", f"its worker process died {kills} times while it ran (out of memory, a crash?)"
-            )
+            return Failed("worker_lost", f"its worker process died {kills} times while it ran ({why})")
         if self.attempts >= ATTEMPTS:
             return Failed("worker_lost", f"its worker or machine was lost in each of {self.attempts} attempts")
         return replace(self, kills=kills)
 
 
-def finished(ticket: Ticket, outcome: Outcome, started: float, worker: str) -> JobResult:
-    """The ticket's result, with the seconds it waited (`started` is of `time.monotonic`) and who did it."""
-    timing = replace(outcome.timing, queue=max(0.0, started - ticket.submitted))
-    return JobResult(ticket.job, replace(outcome, timing=timing, worker=worker))
+def finished(ticket: Ticket, outcome: Outcome, started: float, worker: str, gpus: float = 0.0) -> JobResult:
+    """The ticket's result, with the seconds it waited (`started` is of `time.monotonic`), who did it, and the
+    GPU-seconds of a worker that holds so many GPUs."""
+    own = outcome.timing
+    timing = replace(own, queue=max(0.0, started - ticket.submitted), gpu=(own.build + own.score) * gpus)
+    return JobResult(ticket.job, replace(outcome, timing=timing, worker=worker), max(1, ticket.attempts))
 
 
 def start_worker(factory: WorkerFactory) -> Worker:

@@ -18,15 +18,23 @@ from transformers.utils import logging as transformers_logging
 from mergesearch.checkpoints.reader import Checkpoint
 from mergesearch.errors import CheckpointError
 from mergesearch.plugins import did_you_mean
+from mergesearch.pool.spread import spread
 
 Head: TypeAlias = Mapping[str, torch.nn.Parameter]
 """Name in memory -> a parameter that stands there while the model wears this head."""
 
 
-def load_model(folder: Path, architectures: Sequence[str], device: torch.device, dtype: str | None) -> torch.nn.Module:
+def load_model(
+    folder: Path,
+    architectures: Sequence[str],
+    device: torch.device | Sequence[torch.device],
+    dtype: str | None,
+    held: Checkpoint | None = None,
+) -> torch.nn.Module:
     """The model in a folder, in eval mode, without gradients. `dtype` None: as its files have it.
 
-    `architectures` is what the folder's config.json says under that name; the first is built.
+    `architectures` is what the folder's config.json says under that name; the first is built. Over several devices the
+    model is spread. `held`: the folder opened, if its weights are in memory and not in the folder.
 
     Raises:
         CheckpointError: transformers does not know the class, or cannot load the folder.
@@ -41,15 +49,25 @@ def load_model(folder: Path, architectures: Sequence[str], device: torch.device,
         )
     with _quiet():
         try:
-            model: torch.nn.Module = kind.from_pretrained(
-                str(folder), local_files_only=True, use_safetensors=True, dtype=dtype or "auto"
-            )
+            if held is None:
+                model: torch.nn.Module = kind.from_pretrained(
+                    str(folder), local_files_only=True, use_safetensors=True, dtype=dtype or "auto"
+                )
+            else:
+                config = transformers.AutoConfig.from_pretrained(str(folder), local_files_only=True)
+                # A copy: transformers takes the tensors as they are, and these may not be written to.
+                own = {name: held.tensor(name).clone() for name in held.names}
+                model = kind.from_pretrained(None, config=config, state_dict=own, dtype=dtype or "auto")
         except (OSError, ValueError, RuntimeError) as error:
             if isinstance(error, torch.OutOfMemoryError):
                 raise
             first = str(error).strip().splitlines()[0]
             raise CheckpointError(f"model folder {str(folder)!r}: transformers cannot load it: {first}") from error
-        return model.to(device).eval().requires_grad_(False)
+        model = model.eval().requires_grad_(False)
+        if isinstance(device, torch.device):
+            return model.to(device)
+        spread(model, device)
+        return model
 
 
 def names_in_memory(model: torch.nn.Module, names: Sequence[str]) -> Mapping[str, str]:
@@ -111,7 +129,8 @@ def live_parameters(model: torch.nn.Module, live: Mapping[str, torch.Tensor]) ->
 
 
 def make_head(model: torch.nn.Module, tensors: Mapping[str, torch.Tensor]) -> Head:
-    """A head to `wear`, from tensors under the files' names; shapes may differ from the model's own.
+    """A head to `wear`, from tensors under the files' names, where its modules stand; shapes may differ from the
+    model's own.
 
     Raises:
         CheckpointError: the model has no module for a tensor.
@@ -123,7 +142,8 @@ def make_head(model: torch.nn.Module, tensors: Mapping[str, torch.Tensor]) -> He
         module = place.rpartition(".")[0]
         if not any(module == path for path, _ in model.named_modules()):
             raise CheckpointError(f"head tensor {name!r} fits nowhere in {type(model).__name__}: no module {module!r}")
-        head[place] = torch.nn.Parameter(tensor, requires_grad=False)
+        like = next(model.get_submodule(module).parameters(), next(model.parameters()))
+        head[place] = torch.nn.Parameter(tensor.to(like.device), requires_grad=False)
     return head
 
 

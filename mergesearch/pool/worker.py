@@ -1,7 +1,7 @@
 """The worker of a study of merges: builds each recipe into one live model, in place, and scores it."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from time import perf_counter
@@ -16,7 +16,7 @@ from mergesearch.checkpoints.adapted import load_adapted
 from mergesearch.checkpoints.adapter import AdapterFolder, Expert, ExpertTensors, open_expert
 from mergesearch.checkpoints.compare import is_head
 from mergesearch.checkpoints.load import load_tensors
-from mergesearch.checkpoints.reader import Checkpoint
+from mergesearch.checkpoints.reader import NOTHING_HELD, Checkpoint, Held
 from mergesearch.errors import CheckpointError, EvaluationError, PoolError, SpecError
 from mergesearch.merging import make_operator
 from mergesearch.operators.base import Tensors
@@ -50,23 +50,27 @@ class MergeWorker:
     that was pretrained for another purpose may have another head.
     """
 
-    def __init__(self, setup: WorkerSetup) -> None:
-        """Load everything. Raises a MergesearchError where nothing can be evaluated."""
+    def __init__(
+        self, setup: WorkerSetup, held: Held = NOTHING_HELD, devices: Sequence[torch.device] | None = None
+    ) -> None:
+        """Load everything. Weight files may be `held` in memory, `devices` say over which to spread the live model
+        (None: on one, as the setup says). Raises a MergesearchError where nothing can be evaluated."""
         if setup.threads is not None:
             torch.set_num_threads(setup.threads)
         self._setup = setup
         self._scorers = make_scorers(setup)
         for scorer in self._scorers.values():
             scorer.check()  # before the models, which take longer
-        device = _device(setup.device)
-        base = Checkpoint.open(setup.base)
-        experts = {name: open_expert(setup.experts[name]) for name in setup.layout.experts}
+        place = devices or _device(setup.device)
+        base = Checkpoint.open(setup.base, held)
+        experts = {name: open_expert(setup.experts[name], held) for name in setup.layout.experts}
         asked = [o for o in setup.objectives if not isinstance(self._scorers[scorer_key(o)], BuildScorer)]
         whole = {o.head: whole_model(o.head, experts) if o.head is not None else base for o in asked}
         skeleton = next((model for head, model in whole.items() if head is not None), base)
         merged = sorted(setup.layout.group_of)
         dtype = setup.dtype or str(base.dtype(merged[0])).removeprefix("torch.")
-        self._model = load_model(skeleton.folder, skeleton.config.get("architectures") or (), device, dtype)
+        weights = None if skeleton.on_disk else skeleton
+        self._model = load_model(skeleton.folder, skeleton.config.get("architectures") or (), place, dtype, weights)
         self._wear_base(base)
         self._live = live_tensors(self._model, merged)
         self._parameters = live_parameters(self._model, self._live)
@@ -208,15 +212,15 @@ class MergeWorker:
         return load_adapted(expert, base, f"expert {name!r}", self._live, partial(names_in_files, base))
 
     def _head(self, checkpoint: Checkpoint) -> Head:
-        like = next(iter(self._live.values()))
+        dtype = next(iter(self._live.values())).dtype
         names = [name for name in checkpoint.names if is_head(name, self._setup.heads)]
         if self._setup.heads and not names:
             raise CheckpointError(
                 f"{checkpoint.folder}: no tensor matches merge.heads {', '.join(map(repr, self._setup.heads))}; "
                 f"its last tensors are {', '.join(map(repr, checkpoint.names[-3:]))}"
             )
-        loaded = load_tensors(checkpoint, names, like.device)
-        return make_head(self._model, {name: tensor.to(like.dtype) for name, tensor in loaded.items()})
+        loaded = load_tensors(checkpoint, names)
+        return make_head(self._model, {name: tensor.to(dtype) for name, tensor in loaded.items()})
 
 
 def whole_model(name: str, experts: Mapping[str, Expert]) -> Checkpoint:
@@ -266,7 +270,13 @@ def _device(asked: str) -> torch.device:
 
 
 def _tensors(checkpoint: Checkpoint, live: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
-    """A checkpoint's tensors under the names of `live`, on its device and of its dtype. Where neither changes they stay
-    mapped from the files, so that workers of one machine share them. Raises CheckpointError for NaN and infinity."""
-    device = next(iter(live.values())).device
-    return {name: t.to(live[name].dtype) for name, t in load_tensors(checkpoint, list(live), device).items()}
+    """A checkpoint's tensors under the names of `live`, each on its device and of its dtype. Where neither changes they
+    stay mapped from the files, so that workers of one machine share them.
+
+    Raises:
+        CheckpointError: a tensor holds NaN or infinity.
+    """
+    loaded = {}
+    for name, like in live.items():
+        loaded[name] = load_tensors(checkpoint, [name])[name].to(like.device).to(like.dtype)
+    return loaded

@@ -148,6 +148,27 @@ def test_a_worker_that_cannot_start_stops_the_study(opened: Opened, factory: Wor
         use(jobs(1))
 
 
+def nap(values: Vector) -> dict[str, float]:
+    """A function that takes its time."""
+    time.sleep(0.1)
+    return {"sum": 0.0}
+
+
+def test_a_pool_says_how_busy_it_was(opened: Opened) -> None:
+    """Worker-seconds since each worker was ready, and those spent on jobs; none before the first job. Undisturbed jobs
+    end in their first attempt, and take no GPU-seconds of workers that hold no GPU."""
+    pool = opened(partial(FunctionWorker, nap, ("sum",)))
+    assert (pool.usage().workers, pool.usage().share, pool.gpus) == (0, 0.0, 0.0)
+    for job in jobs(4):
+        pool.submit(job)
+    results = finish(pool, 4)
+    usage = pool.usage()
+    assert 1 <= usage.workers <= max(pool.size, 1)
+    assert 0.4 <= usage.busy <= usage.available
+    assert 0 < usage.share <= 1
+    assert [(r.attempt, r.outcome.timing.gpu) for r in results] == [(1, 0.0)] * 4
+
+
 def test_closing_is_final_and_may_be_repeated(opened: Opened) -> None:
     """A closed pool takes no job and can be closed again, also with jobs queued."""
     pool = opened(ADD)

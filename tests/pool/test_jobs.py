@@ -43,9 +43,23 @@ def test_a_result_says_how_long_the_job_waited_and_where_it_ran() -> None:
     """The time in the queue and the worker's name are added; the worker's own times stay."""
     outcome = Scored({"a": Score(1.0)}, timing=Timing(build=1.0, score=2.0))
     result = finished(TICKET, outcome, started=13.5, worker="here:1")
-    assert result.job is TICKET.job
+    assert (result.job, result.attempt) == (TICKET.job, 1)
     assert result.outcome.timing == Timing(3.5, 1.0, 2.0)
     assert result.outcome.worker == "here:1"
+
+
+def test_a_result_counts_attempts_and_gpu_seconds() -> None:
+    """The attempt is that of the ticket; GPU-seconds are build and score times the GPUs of the worker."""
+    outcome = Scored({"a": Score(1.0)}, timing=Timing(build=1.0, score=2.0))
+    result = finished(TICKET.started().started(), outcome, started=10.0, worker="here:1", gpus=0.5)
+    assert (result.attempt, result.outcome.timing.gpu) == (2, 1.5)
+
+
+def test_a_death_says_what_is_known_of_it() -> None:
+    """Where Ray's memory monitor ended the worker, the message names that."""
+    last = replace(TICKET, kills=1).started().lost(machine_lives=True, why="its machine ran out of memory")
+    assert isinstance(last, Failed)
+    assert last.message == "its worker process died 2 times while it ran (its machine ran out of memory)"
 
 
 def test_messages_are_one_line() -> None:

@@ -43,7 +43,7 @@ def test_without_a_profile_this_process_works() -> None:
         ("pool: ray\nworkesr: 2\n", r"p.yaml:2: unknown key 'workesr'; did you mean 'workers'\?"),
         ("# two\n\npool: inlin\n", r"p.yaml:3: pool 'inlin' is unknown; did you mean 'inline'\?"),
         ("workers: 2\n", r"p.yaml: key 'pool' is missing; it is one of inline, ray"),
-        ("pool: ray\nworkers: 0\n", r"p.yaml:2: Input should be greater than 0 \(got 0\)"),
+        ("pool: ray\nworkers: 0\n", r"p.yaml:2: workers is a number above 0, 'auto', or bounds .* \(got 0\)"),
         ("pool: ray\nworkers: some\n", r"p.yaml:2: .*'auto'"),
         ("pool: inline\ntimeout_s: 3\n", r"p.yaml:2: unknown key 'timeout_s'"),
         ("pool: ray\ndevice: tpu\n", r"p.yaml:2: Input should be 'auto', 'cpu' or 'cuda'"),

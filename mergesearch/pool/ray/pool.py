@@ -1,111 +1,45 @@
-"""Workers as Ray actors: on this machine, or on a cluster by its address. The only file that knows Ray.
+"""The pool of Ray actors: gives jobs to idle workers, replaces those that die, follows the size of the cluster.
 
 A local cluster is started for the pool and stopped with it. A Ray that this process is already connected to is used as
 it stands and left running.
 """
 
+import atexit
 import logging
 import math
-import os
-import socket
 import sys
+import threading
+import time
+import uuid
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal, cast, final
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any, ClassVar, Final, cast, final
 
 import ray
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from ray import exceptions as ray_errors
 
 from mergesearch.errors import PoolError
 from mergesearch.plugins import PluginOptions
-from mergesearch.pool.base import Job, JobResult, Worker, WorkerFactory, WorkerOptions
-from mergesearch.pool.jobs import Ticket, finished, guarded, now, one_sentence, start_worker
-from mergesearch.types import Failed, Outcome
+from mergesearch.pool.base import Job, JobResult, Usage, WorkerFactory
+from mergesearch.pool.jobs import Ticket, finished, now, one_sentence
+from mergesearch.pool.ray import cluster, shared
+from mergesearch.pool.ray.actor import Actor, Last, Started
+from mergesearch.pool.ray.calls import LOST, answers, ask_last, end_quietly, hand_over, kill, node_is_gone, why_lost
+from mergesearch.pool.ray.link import Link, Lost
+from mergesearch.pool.ray.options import Elastic, Options
+from mergesearch.pool.ray.slots import Meter, Slot, State
+from mergesearch.types import Failed
 
-LOCAL_WORKERS = 4  # 'auto' takes no more of a laptop
-FAILED_STARTS = 3  # processes in a row that die while they start
-OBJECT_STORE_BYTES = 100 * 2**20  # jobs and outcomes are small; Ray's own default is a third of the memory
+FAILED_STARTS: Final = 3  # processes in a row that die while they start
+RESIZE_SECONDS: Final = 2.0  # how often an elastic pool looks at the cluster's nodes
+ASK_AGAIN_SECONDS: Final = 1.0  # how often a worker that is out of reach is asked for its outcome
+SUSPECT_SECONDS: Final = 300.0  # after that it is given up
+LEAVE_SECONDS: Final = 20.0  # how long the end of the process waits for Ray to let go of a cluster that is gone
+PATIENCE_SECONDS: Final = 60.0  # without a worker that is ready, before that is said
 
-# What ray.get raises when the process, its machine, or the result on it is gone.
-LOST = (
-    ray_errors.RayActorError,
-    ray_errors.WorkerCrashedError,
-    ray_errors.OutOfMemoryError,
-    ray_errors.NodeDiedError,
-    ray_errors.ObjectLostError,
-)
-
-
-class Options(WorkerOptions):
-    """How many workers, of what size, where. A worker computes with cpus_per_worker threads unless told otherwise."""
-
-    address: str = "local"  # 'local' starts a cluster for this study; 'auto' finds a running one; or 'host:port'
-    workers: PositiveInt | Literal["auto"] = "auto"  # auto: as many as fit, on this machine at most 4
-    cpus_per_worker: PositiveFloat = 1.0
-    gpus_per_worker: NonNegativeFloat = 0.0  # 0.5: two workers share a GPU; 0: workers see no GPU
-    timeout_s: Annotated[float, Field(gt=0)] | None = None  # seconds a job may take; None: no limit
-
-
-@dataclass(frozen=True)
-class _Started:
-    """What a worker process says once it has tried to start: `fault` is why it cannot, or empty."""
-
-    fault: str
-    name: str
-    node: str
-
-
-class _Actor:
-    """The process of one worker."""
-
-    def __init__(self, paths: Sequence[str]) -> None:
-        """`paths` is where the controller imports from: its black-box function may stand in a module there."""
-        self._worker: Worker | None = None
-        sys.path.extend(path for path in paths if path not in sys.path and os.path.isdir(path))
-
-    def start(self, factory: WorkerFactory, threads: int, gpu: bool) -> _Started:
-        """Build the worker. A fault is returned, not raised, so that its sentence arrives as it was written."""
-        if not gpu:
-            os.environ["CUDA_VISIBLE_DEVICES"] = ""
-        os.environ["OMP_NUM_THREADS"] = str(threads)
-        _limit_torch(threads)
-        fault = ""
-        try:
-            self._worker = start_worker(factory)
-        except PoolError as error:
-            fault = str(error)
-        _limit_torch(threads)
-        return _Started(fault, f"{socket.gethostname()}:{os.getpid()}", ray.get_runtime_context().get_node_id())
-
-    def evaluate(self, job: Job) -> Outcome:
-        """The outcome of one job."""
-        assert self._worker is not None, "the pool sends no job before the worker has started"
-        return guarded(self._worker.evaluate, job)
-
-
-def _limit_torch(threads: int) -> None:
-    """Torch reads OMP_NUM_THREADS when it is imported; if it is there already, tell it."""
-    if "torch" in sys.modules:
-        sys.modules["torch"].set_num_threads(threads)
-
-
-@dataclass
-class _Slot:
-    """One worker: starting (`pending` without `ticket`), busy (both) or idle (neither)."""
-
-    actor: Any
-    pending: Any
-    ticket: Ticket | None = None
-    begun: float = 0.0
-    name: str = ""
-    node: str = ""
-
-    def deadline(self, limit: float | None) -> float:
-        """When its job must be done, infinity if it has none or no limit."""
-        return self.begun + limit if limit is not None and self.ticket is not None else math.inf
+_LOG = logging.getLogger(__name__)
 
 
 @final
@@ -115,31 +49,59 @@ class RayPool:
     Options: ClassVar[type[PluginOptions]] = Options
 
     def __init__(self, options: PluginOptions, factory: WorkerFactory) -> None:
-        """Start the workers, without waiting for them. Raises PoolError if there is no cluster or too small a one."""
+        """Reach the cluster; workers start with the first job. Raises PoolError if there is no cluster or too small a
+        one."""
         self._options = cast(Options, options)
+        o = self._options
+        if o.jobs:
+            raise PoolError(
+                f"this profile runs the controller as a job of the cluster at {o.jobs}: give it to `mergesearch "
+                "launch`, or take one without 'jobs', such as workers/on-cluster.yaml, on a machine of the cluster"
+            )
+        self._factory = factory
         self._closed = False
         self._waiting: deque[Ticket] = deque()
-        self._slots: list[_Slot] = []
-        self._failed_starts = 0
-        self._owns_cluster = _connect(self._options)
+        self._slots: list[Slot] = []
+        self._meter = Meter()
+        self._failed_starts = self._born = 0
+        self._study = ""
+        self._looked = self._warned = 0.0
+        self._elastic = isinstance(o.workers, Elastic) or (o.workers == "auto" and o.address != "local")
+        held = shared.packed_bytes(factory) if o.models == "object_store" else 0
+        self._owns_cluster = cluster.connect(o, held)
+        self._link = Link(cluster.doors(o), cluster.living)
         try:
-            self._size = _workers(self._options, ray.cluster_resources())
-            self._class = ray.remote(_Actor)
-            self._factory = ray.put(factory)
-            self._slots = [self._start() for _ in range(self._size)]
+            nodes = self._call(cluster.living)
+            self._wanted = cluster.wanted(o, nodes)
+            if held:
+                cluster.check_store(o, nodes, held)
+            self._class = ray.remote(Actor)
+            self._parcels: Any = None
         except BaseException:
             self.close()
             raise
 
     @property
     def size(self) -> int:
-        """Number of workers."""
-        return self._size
+        """Number of workers; of an elastic pool those that are ready, and 1 while none is."""
+        return max(1, sum(slot.ready for slot in self._slots)) if self._elastic else self._wanted
+
+    @property
+    def gpus(self) -> float:
+        """GPUs that each worker holds."""
+        return self._options.gpus_per_worker
+
+    def usage(self) -> Usage:
+        """How busy the workers were so far."""
+        return self._meter.usage()
 
     def submit(self, job: Job) -> None:
         """Queue a job for the next idle worker. Raises PoolError after `close`."""
         if self._closed:
             raise PoolError("this pool is closed; open another")
+        self._study = job.study or self._study
+        if not self._born:
+            self._open()
         self._waiting.append(Ticket(job, now()))
         self._assign()
 
@@ -147,6 +109,7 @@ class RayPool:
         """What ended; returns at once when no job is queued or running."""
         end = now() + timeout
         while self._waiting or any(slot.ticket for slot in self._slots):
+            self._resize()
             self._assign()
             results = [*self._collect(end), *self._expire()]
             if results or now() >= end:
@@ -155,162 +118,247 @@ class RayPool:
         return []
 
     def close(self) -> None:
-        """Stop the workers, and the cluster if this pool started it."""
+        """Stop the workers, and the cluster if this pool started it. Does not wait for a cluster that is gone."""
         if self._closed:
             return
         self._closed = True
         self._waiting.clear()
+        for slot in self._slots:
+            self._meter.away(slot)
+        slots, self._slots = self._slots, []
+        try:
+            self._link.call(lambda: self._stop(slots))
+        except Lost:
+            # Leaving a cluster that is gone takes Ray a while. Nobody waits for it but the end of this process, which
+            # would crash if Ray's threads were still at it.
+            atexit.unregister(ray.shutdown)
+            leaving = threading.Thread(target=end_quietly, name="ray-shutdown", daemon=True)
+            leaving.start()
+            atexit.register(leaving.join, LEAVE_SECONDS)
+        finally:
+            self._link.close()
+            shared.sweep()
+
+    def _stop(self, slots: Sequence[Slot]) -> None:
         if ray.is_initialized():
-            for slot in self._slots:
-                _kill(slot.actor)
+            for slot in slots:
+                kill(slot.actor)
             if self._owns_cluster:
                 ray.shutdown()
-        self._slots = []
 
-    def _start(self) -> _Slot:
+    def _call(self, function: Any) -> Any:
+        """A call into Ray. Raises PoolError if the cluster is gone."""
+        try:
+            return self._link.call(function)
+        except Lost:
+            address = self._options.address
+            where = "on this machine" if address == "local" else f"at {address}"
+            raise PoolError(
+                f"the Ray cluster {where} is gone; when it is back, go on with: mergesearch resume "
+                f"{self._study or 'STUDY'}"
+            ) from None
+
+    def _open(self) -> None:
+        """Send what workers are built from, and start them."""
+        if self._options.models == "object_store":
+            self._parcels = self._call(lambda: shared.send(self._factory))
+        self._bytes = b"" if self._parcels is not None else ray.cloudpickle.dumps(self._factory)
+        self._looked = self._warned = now()
+        self._slots = [self._start() for _ in range(self._wanted)]
+
+    def _start(self) -> Slot:
         o = self._options
-        actor = self._class.options(
-            num_cpus=o.cpus_per_worker, num_gpus=o.gpus_per_worker, max_restarts=0, max_task_retries=0
-        ).remote(tuple(sys.path))
-        threads = o.threads_per_worker or max(1, int(o.cpus_per_worker))
-        return _Slot(actor, actor.start.remote(self._factory, threads, o.gpus_per_worker > 0))
+        self._born += 1
+        asked: dict[str, Any] = {"num_cpus": o.cpus_per_worker, "num_gpus": o.gpus_per_worker}
+        if "memory" in o.needs:
+            asked["memory"] = int(o.needs["memory"])
+        if o.runtime_env:
+            asked["runtime_env"] = dict(o.runtime_env)
+        name = f"{self._study or 'study'}/worker-{self._born}"
+
+        def create() -> tuple[Any, Any]:
+            options = {"max_restarts": 0, "max_task_retries": 0, **asked}
+            try:
+                actor = self._class.options(name=name, **options).remote(tuple(sys.path))
+            except ValueError:  # another pool of this process has one of that name
+                other = f"{name}-{uuid.uuid4().hex[:6]}"
+                actor = self._class.options(name=other, **options).remote(tuple(sys.path))
+            return actor, actor.start.remote(self._bytes, self._parcels, o.threads, o.gpus_per_worker)
+
+        actor, pending = self._call(create)
+        return Slot(actor, pending, begun=now())
+
+    def _resize(self) -> None:
+        """Every now and then: as many workers as the cluster has room for. Those of lost nodes go by themselves."""
+        if not any(slot.ready for slot in self._slots) and now() - self._warned > PATIENCE_SECONDS:
+            self._warned = now()
+            _LOG.warning("no worker is ready yet: the cluster has no room for one, or the models are still loading")
+        if not self._elastic or now() - self._looked < RESIZE_SECONDS:
+            return
+        self._looked = now()
+        nodes = self._call(cluster.living)
+        with suppress(PoolError):  # 'auto' on a cluster that has lost its last node waits for another
+            self._wanted = cluster.wanted(self._options, nodes)
+        while len(self._slots) < self._wanted:
+            self._slots.append(self._start())
+        starting = [slot for slot in self._slots if slot.state is State.STARTING]
+        for slot in starting[: max(0, len(self._slots) - self._wanted)]:
+            self._remove(slot)
 
     def _assign(self) -> None:
         """Give the oldest jobs to idle workers."""
+        given = []
         for slot in self._slots:
-            if self._waiting and slot.pending is None:
-                slot.ticket = self._waiting.popleft().started()
-                slot.begun = now()
-                slot.pending = slot.actor.evaluate.remote(slot.ticket.job)
+            if self._waiting and slot.state is State.IDLE:
+                slot.ticket, slot.turn = self._waiting.popleft().started(), slot.turn + 1
+                slot.begun, slot.state = now(), State.BUSY
+                given.append(slot)
+        if given:
+            self._call(lambda: hand_over(given))
 
     def _collect(self, end: float) -> list[JobResult]:
         """Wait until a worker says something, a job's time is over, or `end`."""
+        self._ask_suspects()
         pending = {slot.pending: slot for slot in self._slots if slot.pending is not None}
-        until = min([end, *(slot.deadline(self._options.timeout_s) for slot in self._slots)])
-        done, _ = ray.wait(list(pending), num_returns=1, timeout=max(0.0, until - now()))
-        if done:
-            done, _ = ray.wait(list(pending), num_returns=len(pending), timeout=0)
-        return [result for ref in done for result in self._settle(pending[ref])]
+        looks = [self._looked + RESIZE_SECONDS] if self._elastic else []
+        again = [slot.ask_again for slot in self._slots if slot.state is State.SUSPECT and slot.pending is None]
+        until = min([end, *looks, *again, *(self._deadline(slot) for slot in self._slots)])
+        if not pending:
+            time.sleep(max(0.0, min(until - now(), RESIZE_SECONDS)))
+            return []
+        said = self._call(lambda: answers(list(pending), max(0.0, until - now())))
+        return [result for ref, answer in said for result in self._settle(pending[ref], answer)]
 
-    def _settle(self, slot: _Slot) -> list[JobResult]:
+    def _ask_suspects(self) -> None:
+        asked = [s for s in self._slots if s.state is State.SUSPECT and s.pending is None and s.ask_again <= now()]
+        if asked:
+            self._call(lambda: ask_last(asked))
+
+    def _settle(self, slot: Slot, answer: object) -> list[JobResult]:
         """Take what a worker's pending call gave."""
-        ticket = slot.ticket
-        try:
-            value = ray.get(slot.pending)
-        except LOST as error:
-            return self._lost(slot, error)
-        except ray_errors.RayError as error:
-            cause = getattr(error, "cause", None) or error
-            if ticket is None:
-                raise PoolError(f"a worker cannot start: {type(cause).__name__}: {one_sentence(cause)}") from None
-            value = Failed(type(cause).__name__, one_sentence(cause))
         slot.pending = None
-        slot.ticket = None
-        if ticket is not None:
-            return [finished(ticket, value, slot.begun, slot.name)]
-        if value.fault:
-            raise PoolError(value.fault)
-        self._failed_starts = 0
-        slot.name, slot.node = value.name, value.node
-        return []
+        if isinstance(answer, ray_errors.ActorUnavailableError) and slot.state is not State.STARTING:
+            return self._suspect(slot)
+        if isinstance(answer, LOST):
+            return self._lost(slot, answer)
+        if isinstance(answer, ray_errors.RayError):
+            cause = getattr(answer, "cause", None) or answer
+            if slot.state is State.STARTING:
+                raise PoolError(f"a worker cannot start: {type(cause).__name__}: {one_sentence(cause)}")
+            answer = Failed(type(cause).__name__, one_sentence(cause))
+        elif isinstance(answer, BaseException):
+            raise answer
+        if isinstance(answer, Started):
+            self._begin(slot, answer)
+            return []
+        return self._late(slot, answer) if isinstance(answer, Last) else self._done(slot, answer)
 
-    def _lost(self, slot: _Slot, error: Exception) -> list[JobResult]:
+    def _begin(self, slot: Slot, said: Started) -> None:
+        if said.fault:
+            raise PoolError(said.fault)
+        self._failed_starts = 0
+        slot.name, slot.node, slot.state = said.name, said.node, State.IDLE
+        self._meter.ready(slot)
+
+    def _done(self, slot: Slot, outcome: Any) -> list[JobResult]:
+        """A job's outcome; the worker is free."""
+        assert slot.ticket is not None, "only a worker with a job has an outcome"
+        result = finished(slot.ticket, outcome, slot.begun, slot.name, self.gpus)
+        self._meter.done(slot)
+        slot.ticket, slot.state = None, State.IDLE
+        return [result]
+
+    def _suspect(self, slot: Slot) -> list[JobResult]:
+        """A worker is out of reach, perhaps for a moment: its job goes to another at once, and it is asked again."""
+        slot.ask_again = now() + ASK_AGAIN_SECONDS
+        if slot.state is State.SUSPECT:
+            return []
+        ticket = slot.ticket
+        self._meter.away(slot)
+        slot.state = State.SUSPECT
+        return self._again(slot, ticket, machine_lives=False) if ticket is not None else []
+
+    def _late(self, slot: Slot, last: Last) -> list[JobResult]:
+        """A worker that was out of reach answers: it is used again, and what it did meanwhile counts."""
+        ticket = slot.ticket
+        self._meter.ready(slot)
+        slot.ticket, slot.state = None, State.IDLE
+        if ticket is None or last.outcome is None or last.turn != slot.turn:
+            return []
+        for copy in [t for t in self._waiting if t.job is ticket.job]:
+            self._waiting.remove(copy)  # nobody has begun it again
+        return [finished(ticket, last.outcome, slot.begun, slot.name, self.gpus)]
+
+    def _lost(self, slot: Slot, error: Exception) -> list[JobResult]:
         """A worker is gone: put another in its place, and its job back in front or to its end."""
-        ticket, begun, name, node = slot.ticket, slot.begun, slot.name, slot.node
-        if ticket is None:
+        ticket, state = slot.ticket, slot.state
+        lives = slot.node in {node.id for node in self._call(cluster.living)} and not node_is_gone(error)
+        if state is State.STARTING and not node_is_gone(error):
             self._failed_starts += 1
             if self._failed_starts >= FAILED_STARTS:
                 raise PoolError(
                     f"{FAILED_STARTS} workers in a row died while they started (out of memory?): {one_sentence(error)}"
-                ) from None
+                )
         self._replace(slot)
         if ticket is None:
             return []
-        again = ticket.lost(machine_lives=any(n["NodeID"] == node and n["Alive"] for n in ray.nodes()))
+        if state is State.SUSPECT:
+            self._blame(ticket, lives)
+            return []
+        return self._again(slot, ticket, lives, why_lost(error))
+
+    def _again(self, slot: Slot, ticket: Ticket, machine_lives: bool, why: str = "out of reach") -> list[JobResult]:
+        """Put the job of a lost worker back in front, unless that was its last attempt."""
+        again = ticket.lost(machine_lives, why)
         if isinstance(again, Failed):
-            return [finished(ticket, again, begun, name)]
+            return [finished(ticket, again, slot.begun, slot.name, self.gpus)]
         self._waiting.appendleft(again)
         return []
 
+    def _blame(self, ticket: Ticket, machine_lives: bool) -> None:
+        """A worker that was out of reach has died after all: its job, given to another since, has killed once more."""
+        if not machine_lives:
+            return
+        self._waiting = deque(replace(t, kills=t.kills + 1) if t.job is ticket.job else t for t in self._waiting)
+        for other in self._slots:
+            if other.ticket is not None and other.ticket.job is ticket.job:
+                other.ticket = replace(other.ticket, kills=other.ticket.kills + 1)
+
+    def _deadline(self, slot: Slot) -> float:
+        """When its job must be done, or it must have come back; infinity if there is no such time."""
+        if slot.ticket is None:
+            return math.inf
+        limit = self._options.timeout_s
+        if slot.state is State.SUSPECT:
+            limit = min(limit or math.inf, SUSPECT_SECONDS)
+        return slot.begun + limit if limit is not None else math.inf
+
     def _expire(self) -> Iterator[JobResult]:
         """Stop the workers whose job's time is over."""
-        limit = self._options.timeout_s
         for slot in list(self._slots):
-            if slot.ticket is not None and limit is not None and slot.deadline(limit) <= now():
-                if ray.wait([slot.pending], timeout=0)[0]:  # it was done in time, this process was late to look
-                    yield from self._settle(slot)
+            if self._deadline(slot) > now():
+                continue
+            if slot.pending is not None:
+                said = self._call(lambda ref=slot.pending: answers([ref], 0.0))
+                if said:  # it was done in time, this process was late to look
+                    yield from self._settle(slot, said[0][1])
                     continue
+            if slot.state is State.BUSY and slot.ticket is not None:
+                limit = self._options.timeout_s
                 failed = Failed("timeout", f"it took longer than timeout_s of {limit:g} seconds and was stopped")
-                yield finished(slot.ticket, failed, slot.begun, slot.name)
-                self._replace(slot)
+                yield finished(slot.ticket, failed, slot.begun, slot.name, self.gpus)
+            self._replace(slot)
 
-    def _replace(self, slot: _Slot) -> None:
-        _kill(slot.actor)
-        self._slots[self._slots.index(slot)] = self._start()
-
-
-def _kill(actor: Any) -> None:
-    with suppress(ray_errors.RayError, ValueError):  # it may be gone already
-        ray.kill(actor, no_restart=True)
-
-
-def _connect(options: Options) -> bool:
-    """Reach the cluster; True if it was started for this pool. Raises PoolError."""
-    if ray.is_initialized():
-        return False
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    local = options.address == "local"
-    if local:
-        asked = options.workers if options.workers != "auto" else 0
-        cpus = max(_cores(), math.ceil(asked * options.cpus_per_worker))
-        quiet |= {"num_cpus": cpus, "include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
-    try:
-        _knock(options.address)
-        with _no_usage_stats():
-            ray.init(address=options.address, **quiet)
-    except (ConnectionError, RuntimeError, TimeoutError, ValueError, OSError, ray_errors.RayError) as error:
-        how = "this machine cannot start Ray" if local else f"no Ray cluster answers at address {options.address!r}"
-        hint = "" if local else "; start one with `ray start --head`, or say `address: local`"
-        raise PoolError(f"{how}: {one_sentence(error)}{hint}") from error
-    return local
-
-
-def _knock(address: str) -> None:
-    """Raises OSError at once where nobody listens at 'host:port'; Ray itself would try for minutes."""
-    host, _, port = address.rpartition(":")
-    if host and port.isdigit() and "/" not in host:
-        socket.create_connection((host, int(port)), timeout=10.0).close()
-
-
-@contextmanager
-def _no_usage_stats() -> Iterator[None]:
-    """Ray reports its usage over the network unless this variable says no; it has no argument for it."""
-    before = os.environ.get("RAY_USAGE_STATS_ENABLED")
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["RAY_USAGE_STATS_ENABLED"]
+    def _replace(self, slot: Slot) -> None:
+        """Another worker in its place; in an elastic pool only if there is room for it, which is looked at anew."""
+        place = self._slots.index(slot)
+        self._remove(slot)
+        if self._elastic:
+            self._looked = -math.inf
         else:
-            os.environ["RAY_USAGE_STATS_ENABLED"] = before
+            self._slots.insert(place, self._start())
 
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _workers(options: Options, cluster: dict[str, float]) -> int:
-    """How many workers to start on a cluster of these resources. Raises PoolError if they do not fit."""
-    needs = {"CPU": options.cpus_per_worker, "GPU": options.gpus_per_worker}
-    # Ray counts resources in ten-thousandths.
-    fit = min(math.floor(cluster.get(kind, 0.0) / need + 1e-4) for kind, need in needs.items() if need > 0)
-    asked = options.workers if options.workers != "auto" else 1
-    if fit < asked:
-        raise PoolError(
-            f"{asked} worker(s) of {needs['CPU']:g} CPU and {needs['GPU']:g} GPU do not fit: the cluster at address "
-            f"{options.address!r} has {cluster.get('CPU', 0):g} CPU and {cluster.get('GPU', 0):g} GPU"
-        )
-    if options.workers != "auto":
-        return options.workers
-    return min(fit, LOCAL_WORKERS) if options.address == "local" else fit
+    def _remove(self, slot: Slot) -> None:
+        self._meter.away(slot)
+        self._slots.remove(slot)
+        self._call(lambda: kill(slot.actor))
