@@ -16,6 +16,7 @@ _PUBLIC = {
     "merge": "mergesearch.merging",
     "open_store": "mergesearch.store.open",
     "read_study": "mergesearch.study.source",
+    "resume": "mergesearch.controller.launch",
     "search": "mergesearch.controller.search",
 }
 

@@ -1,12 +1,14 @@
 """What a study's log says so far: counts, the best candidate, the front, the normalisation and the hypervolume."""
 
-from collections.abc import Iterable
+from array import array
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mergesearch import pareto
+from mergesearch.folded import Candidates, Keys, Outcomes
 from mergesearch.types import (
     Asked,
     Candidate,
@@ -60,13 +62,22 @@ class Results:
 
     Only candidates whose scores stand for all examples (`Request.complete`) are compared: they make `scored`, `front`
     and `best`. `cost_asked` and `cost_told` are what the search's candidates took from the budget, baselines aside.
+    `asked` holds what was asked, in order. `baselines_open` counts those asked and not told, `front_version` how often
+    the front changed.
     """
 
-    def __init__(self, objectives: tuple[Objective, ...], events: Iterable[Event] = ()) -> None:
+    def __init__(
+        self,
+        objectives: tuple[Objective, ...],
+        events: Iterable[Event] = (),
+        again: Callable[[], Iterable[Event]] | None = None,
+    ) -> None:
+        """`events` are added. With `again`, which gives the log from its beginning, points are not kept in memory: they
+        are read from it when one that was told is looked up."""
         self.objectives = objectives
-        self.candidates: dict[int, Candidate] = {}
-        self.asked: dict[tuple[int, Split], int] = {}
-        self.outcomes: dict[tuple[int, Split], Outcome] = {}
+        self._candidates = Candidates(again)
+        self._outcomes = Outcomes()
+        self.asked = Keys()
         self.last_seq = 0
         self.search_asked = 0
         self.search_told = 0
@@ -75,8 +86,13 @@ class Results:
         self.failed = 0
         self.failed_in_a_row = 0
         self.last_failure: Failed | None = None
-        self._numbers: list[int] = []
-        self._costs: list[float] = []
+        self.baselines_open = 0
+        self.front_version = 0
+        self._open: dict[tuple[int, Split], None] = {}
+        self._origins: dict[str, int] = {}
+        self._baselines: dict[str, int] = {}
+        self._numbers: array[int] = array("q")
+        self._costs: array[float] = array("d")
         self._front: list[int] = []
         self._front_losses: NDArray[np.float64] = np.zeros((0, len(objectives)))
         self._best: tuple[float, int] | None = None
@@ -88,15 +104,19 @@ class Results:
         self.last_seq = event.seq
         key = (event.candidate.number, event.split)
         searched = event.split is Split.SEARCH and event.candidate.point is not None
+        baseline = event.split is Split.SEARCH and event.candidate.point is None
         if isinstance(event, Asked):
-            self.candidates[event.candidate.number] = event.candidate
-            self.asked[key] = event.seq
+            self._ask(event)
+            self.baselines_open += baseline
             if searched:
                 self.search_asked += 1
                 self.cost_asked += event.candidate.cost
             return
-        self.outcomes[key] = event.outcome
+        self._outcomes.add(*key, event.outcome)
+        self._open.pop(key, None)
+        self.baselines_open -= baseline
         if searched:
+            self._candidates.told(event.candidate.number)
             self.search_told += 1
             self.cost_told += event.candidate.cost
         if isinstance(event.outcome, Failed):
@@ -107,6 +127,18 @@ class Results:
         self.failed_in_a_row = 0
         if searched and event.candidate.request.complete:
             self._take(event.candidate.number, event.outcome)
+
+    def _ask(self, event: Asked) -> None:
+        candidate, key = event.candidate, (event.candidate.number, event.split)
+        self._candidates.add(candidate)
+        self._open[key] = None
+        if key not in self.asked:
+            self.asked.add(*key)
+        if candidate.origin == RECOMMENDED and event.split is Split.SEARCH:
+            self._origins[RECOMMENDED] = candidate.number
+        self._origins.setdefault(candidate.origin, candidate.number)
+        if candidate.origin.startswith(BASELINE):
+            self._baselines.setdefault(candidate.origin, candidate.number)
 
     def _take(self, number: int, outcome: Scored) -> None:
         values = losses(self.objectives, outcome)
@@ -120,14 +152,24 @@ class Results:
         if worse_or_equal.any():
             return
         kept = ~np.all(values <= self._front_losses, axis=1)
+        self.front_version += 1
         self._front = [n for n, keep in zip(self._front, kept, strict=True) if keep] + [number]
         self._front_losses = np.vstack([self._front_losses[kept], values])
 
     @property
+    def candidates(self) -> Mapping[int, Candidate]:
+        """Every candidate asked so far, by its number."""
+        return self._candidates
+
+    @property
+    def outcomes(self) -> Mapping[tuple[int, Split], Outcome]:
+        """Every outcome so far, by candidate and split, in the order they were told; without gradients."""
+        return self._outcomes
+
+    @property
     def pending(self) -> list[tuple[Candidate, Split]]:
         """Asked but not told, in the order they were asked."""
-        open_keys = [key for key in self.asked if key not in self.outcomes]
-        return [(self.candidates[number], split) for number, split in open_keys]
+        return [(self.candidates[number], split) for number, split in self._open]
 
     @property
     def scored(self) -> list[int]:
@@ -175,12 +217,12 @@ class Results:
         return None if outcome is None else weighted_loss(self.objectives, told_losses(self.objectives, outcome))
 
     def by_origin(self, origin: str) -> int | None:
-        """The first candidate of that origin."""
-        return next((n for n, c in self.candidates.items() if c.origin == origin), None)
+        """The first candidate of that origin; of the recommended ones the last, which followed a raised budget."""
+        return self._origins.get(origin)
 
     def baselines(self) -> dict[str, int]:
         """Origin -> number of every baseline asked so far."""
-        return {c.origin: n for n, c in self.candidates.items() if c.origin.startswith(BASELINE)}
+        return dict(self._baselines)
 
     def best_lambda(self) -> int | None:
         """The single-λ baseline that does best by what guides the search, on the search split."""

@@ -1,87 +1,66 @@
 """The controller: holds the lease, records, submits, tells, until the plan says that the study is finished."""
 
 import logging
+import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
 
-from mergesearch.controller.finalists import choose, compared, finalists
+from mergesearch.controller.budget import Ledger
 from mergesearch.controller.heartbeat import Heartbeat
-from mergesearch.controller.owner import is_dead, owner_name
-from mergesearch.controller.plan import Action, Facts, plan, search_is_over
+from mergesearch.controller.holdout import Holdout
+from mergesearch.controller.notes import Notes
+from mergesearch.controller.observer import Observer, Progress
+from mergesearch.controller.owner import acquire
+from mergesearch.controller.plan import PLATEAU, SLACK, Action, Facts, ended, plan, search_is_over
+from mergesearch.controller.run import StudyRun
 from mergesearch.controller.searcher import Searcher
-from mergesearch.errors import LeaseError, PoolError, StudyFailed
-from mergesearch.pool.base import Job, WorkerPool
-from mergesearch.recipe import Recipe
+from mergesearch.errors import MergesearchError, StoreError, StudyFailed
+from mergesearch.pool.base import Job, JobResult, WorkerPool
 from mergesearch.results import RECOMMENDED, Results
 from mergesearch.store.base import Lease, StudyStore
-from mergesearch.strategies.base import Need, Strategy
-from mergesearch.types import Asked, Candidate, Objective, Request, Scored, Split, Status, Told, Vector
+from mergesearch.study.limits import settle
+from mergesearch.types import Asked, Candidate, Request, Scored, Split, Status, Told
+
+__all__ = ["Controller", "StudyRun"]
 
 LEASE_SECONDS = 30.0
 POLL_SECONDS = 0.5
-NOTE_SECONDS = 5.0
 
 _LOG = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, eq=False)
-class StudyRun:
-    """What a controller needs of a study: `work` turns a candidate into what a worker evaluates.
-
-    `evaluations` is the budget: the cost of all that the search asks, an evaluation with a gradient at `gradient_cost`.
-    `needs` adds to what the strategy itself says that it needs.
-    `baselines` are origins 'baseline:...' to evaluate beside the budget; `finalists` 0 means no confirm or test split.
-    """
-
-    name: str
-    objectives: tuple[Objective, ...]
-    evaluations: float
-    strategy: Strategy
-    work: Callable[[Candidate], Recipe | Vector]
-    baselines: tuple[str, ...] = ()
-    finalists: int = 0
-    hours: float | None = None
-    failures: int = 5
-    gradient_cost: float = 3.0
-    needs: frozenset[Need] = frozenset()
-
-
 @dataclass(frozen=True)
-class Progress:
-    """A picture of a running study, handed to whoever watches; `results` is live and must only be read.
+class _Asking:
+    """An evaluation under way: the seconds that it took to record, and what its scores will be known by."""
 
-    `evaluations` counts what was told of the search, `cost` is what that took of the `budget`.
-    """
-
-    results: Results = field(repr=False)
-    evaluations: int
-    cost: float
-    budget: float
-    running: int
-    seconds: float
-    phase: str
+    record: float
+    digests: Mapping[str, str]
 
 
 class Controller:
-    """Runs one study to its end. Record first, act second: a kill at any moment loses no told evaluation."""
+    """Runs one study to its end. Record first, act second: a kill at any moment loses no told evaluation.
+
+    `clock` gives seconds that only grow: the time between two events is measured with it. When something happened is
+    said by the store's clock.
+    """
 
     def __init__(
         self,
         run: StudyRun,
         store: StudyStore,
         pool: WorkerPool,
-        watch: Callable[[Progress], None] | None = None,
-        clock: Callable[[], float] = time.time,
+        observers: Sequence[Observer] = (),
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._run = run
         self._store = store
         self._pool = pool
-        self._watch = watch
         self._clock = clock
-        self._results = Results(run.objectives)
-        self._running: set[tuple[int, Split]] = set()
-        self._failed_in_a_row = 0
+        self._results = Results(run.objectives, again=lambda: store.events(run.name))
+        self._ledger = Ledger(run.budget, self._results, run.count)
         self._searcher = Searcher(
             run.strategy,
             self._results,
@@ -89,81 +68,118 @@ class Controller:
             run.needs,
             lambda number: store.examples(run.name, number, Split.SEARCH),
         )
-        self._notes = 0
-        self._finalists: list[int] | None = None
-        self._chosen: int | None = None
+        self._holdout = Holdout(
+            self._results,
+            run.finalists,
+            lambda number, split: store.examples(run.name, number, split),
+            lambda chosen: self._keep({"chosen": chosen}),
+        )
+        self._notes = Notes(run.name, run.strategy, observers, self._keep)
+        self._baselines = list(run.baselines)
+        self._running: dict[tuple[int, Split], _Asking] = {}
+        self._waiting: deque[tuple[Candidate, Split]] = deque()
+        self._failed_in_a_row = 0
+        self._raised = 0
+        self._ended = ""
         self._seconds_before = 0.0
         self._started = 0.0
-        self._noted = 0.0
-        self._wish_read = 0.0
+        self._wish_read = -math.inf
         self._wish = ""
-        self._waiting: list[tuple[Candidate, Split]] = []
 
     def run(self) -> Results:
         """Run the study until it is finished, paused, cancelled, failed, or interrupted; returns its results.
 
         Raises:
-            LeaseError: another controller holds the study.
+            LeaseError: another controller holds the study, or has taken it over.
             StudyFailed: too many evaluations failed in a row.
-            PoolError: the workers cannot start.
+            PoolError: the workers cannot start, or their cluster is gone; the study is stopped and can be resumed.
             StoreError: the store refuses; what was recorded stays.
             KeyboardInterrupt: passed on, after the study was marked as stopped.
         """
-        name = self._run.name
-        lease = acquire(self._store, name, self._clock)
-        self._beat = Heartbeat(self._store, lease, LEASE_SECONDS, self._clock)
-        status, message = Status.STOPPED, "the controller ended; resume it"
+        lease = acquire(self._store, self._run.name, LEASE_SECONDS)
+        self._beat = Heartbeat(self._store, lease, LEASE_SECONDS)
         try:
-            self._replay()
-            self._store.set_status(self._beat.lease, Status.RUNNING, "", self._clock())
+            self._begin(lease)
             status, message = self._loop()
             if status is Status.FAILED:
-                raise StudyFailed(f"study {name!r} stopped: {message}")
-        except KeyboardInterrupt:
-            status, message = Status.STOPPED, "interrupted"
-            raise
-        except (StudyFailed, PoolError) as error:
-            status, message = Status.FAILED, str(error)
-            raise
-        finally:
+                raise StudyFailed(f"study {self._run.name!r} stopped: {message}")
+            self._beat.close()
+            self._notes.last(self._pool.usage())
             self._leave(status, message)
+        except BaseException as error:
+            self._leave_after(error)
+            raise
         return self._results
 
     def _leave(self, status: Status, message: str) -> None:
-        self._beat.close()
-        try:
-            self._keep_notes()
-            self._store.set_facts(self._beat.lease, {"diagnostics": dict(self._run.strategy.diagnostics())})
-            self._store.set_status(self._beat.lease, status, message, self._clock())
-        finally:
-            self._store.release(self._beat.lease, self._clock())
+        self._store.set_status(self._beat.lease, status, message)
+        self._store.release(self._beat.lease)
 
-    def _replay(self) -> None:
+    def _leave_after(self, error: BaseException) -> None:
+        """Leave without hiding `error`: what the store refuses now is of no interest beside it.
+
+        Where the store is away, Ctrl-C does not wait for it: the lease of a process that has ended is taken over.
+        """
+        if not self._beat.close() and isinstance(error, KeyboardInterrupt):
+            return
+        message = "interrupted" if isinstance(error, KeyboardInterrupt) else "the controller ended; resume it"
+        if isinstance(error, MergesearchError):
+            message = str(error)
+        if not isinstance(error, StoreError):
+            with suppress(MergesearchError):  # of the pool too, whose cluster may be gone
+                self._notes.last(self._pool.usage())
+        with suppress(StoreError):
+            self._leave(Status.FAILED if isinstance(error, StudyFailed) else Status.STOPPED, message)
+
+    def _begin(self, lease: Lease) -> None:
         """Bring results and strategy to where the log ends; nothing is proposed or evaluated again."""
-        self._seconds_before = self._store.study(self._run.name).seconds
+        store, name = self._store, self._run.name
+        self._seconds_before = store.study(name).seconds
         self._started = self._clock()
-        for event in self._store.events(self._run.name):
+        for event in store.events(name):
             self._take(event)
-        self._notes = len(_texts(self._store.facts(self._run.name).get("notes")))
+        facts = store.facts(name)
+        self._notes.begin(facts)
+        self._settle_limits(facts)
         self._failed_in_a_row = 0  # whoever resumes has mended something
-        self._waiting = self._results.pending
+        self._waiting = deque(self._results.pending)
+        for command in store.open_commands(name):
+            if command.created < lease.until - LEASE_SECONDS:  # meant for a controller that has ended
+                store.finish_command(self._beat.lease, command)
+        store.set_status(self._beat.lease, Status.RUNNING, "")
+
+    def _settle_limits(self, facts: Mapping[str, object]) -> None:
+        """Keep the budget that stands from now on. Where it is a higher one, the search that had ended goes on."""
+        made, higher = settle(self._run.budget, facts)
+        raised, self._ended = facts.get("raised"), str(facts.get("ended", ""))
+        self._raised = raised if isinstance(raised, int) else 0
+        if higher and self._results.search_asked:
+            self._raised, self._ended = len(self._results.candidates), ""
+            made |= {"raised": self._raised, "ended": ""}
+        if made:
+            self._keep(made)
 
     def _loop(self) -> tuple[Status, str]:
         actions: dict[Action, Callable[[], None]] = {
-            Action.SUBMIT: self._submit_waiting,
+            Action.SUBMIT: lambda: self._submit(*self._waiting.popleft()),
             Action.BASELINE: self._ask_baseline,
             Action.PROPOSE: self._searcher.propose,
             Action.SEARCH: lambda: self._ask(self._searcher.candidate(), Split.SEARCH),
-            Action.RECOMMENDED: lambda: self._ask(self._searcher.recommended(), Split.SEARCH),
-            Action.CONFIRM: lambda: self._ask_split(Split.CONFIRM),
-            Action.TEST: lambda: self._ask_split(Split.TEST),
+            Action.CONFIRM: lambda: self._ask_held_out(self._holdout.confirms(), Split.CONFIRM),
+            Action.TEST: lambda: self._ask_held_out(self._holdout.tests(), Split.TEST),
             Action.WAIT: self._wait,
         }
         while True:
             self._beat.check()
-            action = plan(self._facts())
+            facts = self._facts()
+            action = plan(facts)
+            self._notes.progress(self._clock(), self._phase(), self._progress)
             if action in actions:
                 actions[action]()
+                continue
+            if action is Action.RECOMMENDED:
+                self._end(facts)
+                self._ask(self._searcher.recommended(), Split.SEARCH)
                 continue
             if action is Action.FINISH:
                 return Status.DONE, ""
@@ -172,17 +188,18 @@ class Controller:
                 return Status.FAILED, f"{self._failed_in_a_row} evaluations in a row failed; the last one: " + (
                     f"{last.kind}: {last.message}" if last else "unknown"
                 )
-            self._obey()
+            for command in self._store.open_commands(self._run.name):
+                self._store.finish_command(self._beat.lease, command)
             return (Status.PAUSED, "paused on request") if action is Action.PAUSE else (Status.STOPPED, "cancelled")
 
     def _facts(self) -> Facts:
-        results, run = self._results, self._run
-        known = results.baselines()
+        results, run, searcher = self._results, self._run, self._searcher
+        last, cost = results.by_origin(RECOMMENDED), searcher.proposed
         facts = Facts(
             free=self._pool.size - len(self._running),
             running=len(self._running),
             unsubmitted=len(self._waiting),
-            baselines_left=sum(origin not in known for origin in run.baselines),
+            baselines_left=len(self._baselines),
             searching=results.search_asked - results.search_told,
             spent=results.cost_asked,
             budget=run.evaluations,
@@ -190,48 +207,41 @@ class Controller:
             tests_left=0,
             failed_in_a_row=self._failed_in_a_row,
             failures=run.failures,
-            proposed=self._searcher.proposed,
-            dry=self._searcher.dry,
-            recommends=self._searcher.recommends(run.evaluations),
-            recommended=results.by_origin(RECOMMENDED) is not None,
-            out_of_time=run.hours is not None and self._seconds() > run.hours * 3600,
+            proposed=cost,
+            dry=searcher.dry,
+            closed=last is not None and last >= self._raised,
+            amounts=self._ledger.amounts(searcher.request, cost or 0.0),
+            reached=self._ledger.reached(self._seconds()),
             wish=self._read_wish(),
         )
-        if not run.finalists or facts.baselines_left or not search_is_over(facts) or self._baselines_running():
+        if not facts.closed and self._recommends(facts):
+            facts = replace(facts, recommends=True)
+        if facts.baselines_left or not search_is_over(facts):
             return facts
-        return Facts(
-            **{
-                **facts.__dict__,
-                "confirms_left": len(self._left(Split.CONFIRM)),
-                "tests_left": len(self._left(Split.TEST)),
-            }
-        )
+        self._end(facts)
+        if not run.finalists or results.baselines_open or facts.unsubmitted:
+            return facts
+        confirms = len(self._holdout.confirms())
+        # What is tested depends on every confirmation.
+        tests = 0 if confirms or self._running else len(self._holdout.tests())
+        return replace(facts, confirms_left=confirms, tests_left=tests)
 
-    def _baselines_running(self) -> bool:
-        return any(split is Split.SEARCH for _, split in self._running)
+    def _recommends(self, facts: Facts) -> bool:
+        """Whether the strategy recommends something; looked up only where it decides, as it may be dear."""
+        if not (facts.dry or facts.reached or facts.amounts) and facts.fits((facts.proposed or 0.0) + 1.0 + 4 * SLACK):
+            return False
+        would = replace(facts, recommends=True)
+        decides = facts.dry or facts.reached == PLATEAU or would.lacks != ""
+        return would.kept and decides and self._searcher.recommends()
 
-    def _left(self, split: Split) -> list[int]:
-        """Candidates still to be asked on a held-out split. The finalists are fixed when the search is over."""
-        results = self._results
-        if self._finalists is None:
-            self._finalists = finalists(results, self._run.finalists)
-        if split is Split.CONFIRM:
-            wanted = [*self._finalists, *compared(results)]
-        elif self._running or self._left(Split.CONFIRM):
-            return []  # what is tested depends on every confirmation
-        else:
-            chosen = self._choose()
-            wanted = [*([] if chosen is None else [chosen]), *compared(results)]
-        return [n for n in dict.fromkeys(wanted) if (n, split) not in results.asked]
+    def _end(self, facts: Facts) -> None:
+        """Keep why the search asks nothing more, once."""
+        if not self._ended:
+            self._ended = ended(facts)
+            self._keep({"ended": self._ended})
 
-    def _choose(self) -> int | None:
-        if self._chosen is None:
-            name = self._run.name
-            self._chosen = choose(
-                self._results, self._finalists or [], lambda n, split: self._store.examples(name, n, split)
-            )
-            self._store.set_facts(self._beat.lease, {"chosen": self._chosen})
-        return self._chosen
+    def _keep(self, facts: Mapping[str, object]) -> None:
+        self._store.set_facts(self._beat.lease, facts)
 
     def _seconds(self) -> float:
         return self._seconds_before + self._clock() - self._started
@@ -244,84 +254,96 @@ class Controller:
             self._wish = open_wishes[-1].action if open_wishes else ""
         return self._wish
 
-    def _obey(self) -> None:
-        for command in self._store.open_commands(self._run.name):
-            self._store.finish_command(self._beat.lease, command, self._clock())
-
     def _ask_baseline(self) -> None:
-        known = self._results.baselines()
-        origin = next(origin for origin in self._run.baselines if origin not in known)
-        self._ask(Candidate(len(self._results.candidates), None, origin), Split.SEARCH)
+        self._ask(Candidate(len(self._results.candidates), None, self._baselines[0]), Split.SEARCH)
 
-    def _ask_split(self, split: Split) -> None:
-        self._ask(self._results.candidates[self._left(split)[0]], split)
+    def _ask_held_out(self, numbers: list[int], split: Split) -> None:
+        self._ask(self._results.candidates[numbers[0]], split)
 
     def _ask(self, candidate: Candidate, split: Split) -> None:
-        asked = self._store.ask(self._beat.lease, candidate, split, self._clock())
-        self._take(asked)
-        self._submit(candidate, split)
+        began = self._clock()
+        self._take(self._store.ask(self._beat.lease, candidate, split))
+        self._submit(candidate, split, began)
 
-    def _submit_waiting(self) -> None:
-        self._submit(*self._waiting.pop(0))
-
-    def _submit(self, candidate: Candidate, split: Split) -> None:
-        self._running.add((candidate.number, split))
-        # Held-out splits are read whole: what a request says is how the search wanted it.
-        request = candidate.request if split is Split.SEARCH else Request()
-        self._pool.submit(Job(candidate.number, split, self._run.work(candidate), request, candidate.point))
-
-    def _wait(self) -> None:
-        for done in self._pool.poll(POLL_SECONDS):
-            key = (done.job.number, done.job.split)
-            told = self._store.tell(self._beat.lease, *key, self._searcher.recorded(done), self._clock())
-            self._running.discard(key)
+    def _submit(self, candidate: Candidate, split: Split, began: float | None = None) -> None:
+        """Give a candidate to the pool, or tell at once what the store knows of it. `began`: when its ask began."""
+        began = self._clock() if began is None else began
+        digests = {} if self._run.digests is None else self._run.digests(candidate, split)
+        known = self._store.cached(digests) if digests else None
+        if known is not None:
+            outcome = replace(known, timing=replace(known.timing, record=max(0.0, self._clock() - began)))
+            told = self._store.tell(self._beat.lease, candidate.number, split, outcome, digests=digests)
             if told is not None:
                 self._take(told)
-        self._note()
+                self._notes.evaluated(told, 0)
+            return
+        self._running[candidate.number, split] = _Asking(self._clock() - began, digests)
+        # Held-out splits are read whole: what a request says is how the search wanted it.
+        request = candidate.request if split is Split.SEARCH else Request()
+        job = Job(candidate.number, split, self._run.work(candidate), request, candidate.point, self._run.name)
+        self._pool.submit(job)
+
+    def _wait(self) -> None:
+        results = self._pool.poll(POLL_SECONDS)
+        arrived = self._clock()
+        for done in results:
+            self._record(done, arrived)
+        if not self._running and not results:  # no workers are there just now, and a pool without jobs returns at once
+            time.sleep(POLL_SECONDS / 10)
+
+    def _record(self, done: JobResult, arrived: float) -> None:
+        """Write down how a job ended; of one that had ended before, what differs is kept beside the log."""
+        key = (done.job.number, done.job.split)
+        asking = self._running.get(key)
+        if asking is None:
+            self._repeat(done)
+            return
+        outcome = self._searcher.recorded(done)
+        record = asking.record + self._clock() - arrived
+        outcome = replace(outcome, timing=replace(outcome.timing, record=record))
+        digests = asking.digests if isinstance(outcome, Scored) else {}
+        told = self._store.tell(self._beat.lease, *key, outcome, digests=digests)
+        del self._running[key]
+        if told is not None:
+            self._take(told)
+            self._notes.evaluated(told, done.attempt)
+
+    def _repeat(self, done: JobResult) -> None:
+        """A further outcome of an evaluation that was told before."""
+        name, key = self._run.name, (done.job.number, done.job.split)
+        outcome, before = self._searcher.recorded(done), len(self._store.repeats(name))
+        self._store.tell(self._beat.lease, *key, outcome)
+        if len(self._store.repeats(name)) > before:
+            self._notes.repeated(Told(0, self._results.candidates[key[0]], key[1], outcome), done.attempt)
 
     def _take(self, event: Asked | Told) -> None:
-        """Fold one log entry into results and strategy; the same for live entries and for a replay."""
+        """Fold one log entry into results, accounts and strategy; the same for live entries and for a replay."""
         self._results.add(event)
+        self._ledger.take(event)
         if isinstance(event, Told):
             worked = isinstance(event.outcome, Scored)
             self._failed_in_a_row = 0 if worked else self._failed_in_a_row + 1
+        elif event.candidate.origin in self._baselines:
+            self._baselines.remove(event.candidate.origin)
         if event.split is Split.SEARCH and (event.candidate.point is not None or isinstance(event, Told)):
             self._searcher.take(event)  # of a baseline only what it scores
 
-    def _keep_notes(self) -> None:
-        """Log what the strategy said since, and keep all of it."""
-        notes = self._run.strategy.notes()
-        if len(notes) > self._notes:
-            for note in notes[self._notes :]:
-                _LOG.info("study %r: %s", self._run.name, note)
-            self._notes = len(notes)
-            self._store.set_facts(self._beat.lease, {"notes": list(notes)})
+    def _phase(self) -> str:
+        if self._holdout.begun:
+            return "confirm and test"
+        return "search" if self._results.search_asked else "baselines"
 
-    def _note(self) -> None:
-        self._keep_notes()
-        now = self._clock()
-        if now - self._noted >= NOTE_SECONDS:
-            self._noted = now
-            self._store.set_facts(self._beat.lease, {"diagnostics": dict(self._run.strategy.diagnostics())})
-        phase = "search" if self._results.search_asked else "baselines"
-        if self._finalists is not None:
-            phase = "confirm and test"
-        if self._watch is not None:
-            told, cost = self._results.search_told, self._results.cost_told
-            budget, running = self._run.evaluations, len(self._running)
-            self._watch(Progress(self._results, told, cost, budget, running, self._seconds(), phase))
-
-
-def acquire(store: StudyStore, name: str, clock: Callable[[], float]) -> Lease:
-    """The study's lease, taken over at once if its holder was a process of this machine that has died."""
-    held_by = store.study(name).owner
-    try:
-        return store.acquire(name, owner_name(), LEASE_SECONDS, clock())
-    except LeaseError:
-        if not is_dead(held_by):
-            raise
-        return store.acquire(name, owner_name(), LEASE_SECONDS, clock(), replacing=held_by)
-
-
-def _texts(value: object) -> list[object]:
-    return value if isinstance(value, list) else []
+    def _progress(self) -> Progress:
+        results = self._results
+        return Progress(
+            results,
+            results.search_told,
+            results.cost_told,
+            self._run.evaluations,
+            len(self._running),
+            self._seconds(),
+            self._phase(),
+            self._run.name,
+            self._pool.usage(),
+            self._ended,
+        )

@@ -24,6 +24,27 @@ class Action(StrEnum):
     FINISH = "finish"
 
 
+PLATEAU = "plateau"
+
+
+@dataclass(frozen=True)
+class Amount:
+    """Something besides evaluations of which the search may use `most`: `used` by all it asked so far.
+
+    The proposal, if there is one, takes `proposed` of it, an evaluation of all examples without a gradient `whole`.
+    """
+
+    name: str
+    used: float
+    most: float
+    proposed: float = 0.0
+    whole: float = 0.0
+
+    def fits(self, taken: float) -> bool:
+        """Whether that much is left of it."""
+        return self.used + taken <= self.most * (1 + SLACK)
+
+
 @dataclass(frozen=True)
 class Facts:
     """All that a decision depends on.
@@ -31,10 +52,12 @@ class Facts:
     free: jobs the pool can take now. running: jobs it works on. unsubmitted: asked, not told, not running.
     baselines_left, confirms_left, tests_left: evaluations of that kind not asked yet (the last two are 0 until the
     search is over). searching: candidates of the search asked and not told. spent, budget: cost of those asked, and of
-    all that may be asked, in evaluations of all examples. proposed: cost of what the strategy proposes next, None while
-    it was not asked since the last event. dry: it was, and proposed nothing. recommends: it has a recommendation, and
-    none was asked. recommended: one was asked. out_of_time: the hours are used up. failed_in_a_row, failures: failures
-    since the last success, and how many stop the study. wish: what a person asked for, '' if nothing.
+    all that may be asked, in evaluations of all examples; amounts: what else is limited. proposed: cost of what the
+    strategy proposes next, None while it was not asked since the last event. dry: it was, and proposed nothing.
+    recommends: it has a recommendation that was not asked. closed: one was asked since the budget was last raised.
+    reached: the first of 'target', 'hours' and 'plateau' that says that it is enough, '' if none does.
+    failed_in_a_row, failures: failures since the last success, and how many stop the study. wish: what a person asked
+    for, '' if nothing.
     """
 
     free: int
@@ -51,18 +74,42 @@ class Facts:
     proposed: float | None = None
     dry: bool = False
     recommends: bool = False
-    recommended: bool = False
-    out_of_time: bool = False
+    closed: bool = False
+    amounts: tuple[Amount, ...] = ()
+    reached: str = ""
     wish: str = ""
 
     def fits(self, cost: float) -> bool:
         """Whether that much is left of the budget."""
         return self.spent + cost <= self.budget + SLACK
 
+    @property
+    def kept(self) -> bool:
+        """Whether one whole evaluation is kept back for the recommendation."""
+        return self.recommends and self.fits(1.0) and all(a.fits(a.whole) for a in self.amounts)
+
+    @property
+    def lacks(self) -> str:
+        """What there is too little of for the proposal, and for the recommendation beside it; '' if nothing.
+
+        Without a proposal: what is used up, or would not do for anything beside the recommendation.
+        """
+        kept = self.kept
+        least = 2 * SLACK if self.proposed is None else self.proposed
+        if self.spent >= self.budget - SLACK or not self.fits(least + kept):
+            return "evaluations"
+        lacking = (a.name for a in self.amounts if not a.fits(a.proposed + kept * a.whole) or a.used >= a.most)
+        return next(lacking, "")
+
 
 def search_is_over(facts: Facts) -> bool:
     """No further candidate of the search will be asked, and all that were are told."""
     return facts.searching == 0 and _search(facts) is Action.FINISH
+
+
+def ended(facts: Facts) -> str:
+    """Why the search asks nothing more of its own: a limit's name, or 'strategy' where that proposes nothing more."""
+    return facts.reached or facts.lacks or "strategy"
 
 
 def plan(facts: Facts) -> Action:
@@ -95,18 +142,15 @@ def _search(facts: Facts) -> Action:
     """The search's next action; FINISH: it asks nothing any more.
 
     The last evaluation measures what the strategy believes best. It is kept back from the first proposal on that would
-    take it, and made when all else is told.
+    take it, and made when all else is told. A target or the hours end the search without it.
     """
-    used_up = facts.spent >= facts.budget - SLACK
-    if facts.out_of_time or facts.recommended or used_up:
+    if facts.closed or (facts.reached and facts.reached != PLATEAU):
         return Action.FINISH
-    recommends = facts.recommends and facts.fits(1.0)
-    kept = 1.0 if recommends else 0.0
-    last = recommends and not facts.fits(1.0 + 2 * SLACK)  # nothing fits beside the recommended one
-    if not last and facts.proposed is None and not facts.dry:
-        return Action.PROPOSE
-    if not last and facts.proposed is not None and facts.fits(facts.proposed + kept):
-        return Action.SEARCH
+    if not facts.reached:
+        if facts.proposed is None and not facts.dry and not facts.lacks:
+            return Action.PROPOSE
+        if facts.proposed is not None and not facts.lacks:
+            return Action.SEARCH
     if facts.searching:  # what is told may change the strategy's mind
         return Action.WAIT
-    return Action.RECOMMENDED if recommends else Action.FINISH
+    return Action.RECOMMENDED if facts.kept else Action.FINISH

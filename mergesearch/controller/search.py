@@ -1,7 +1,6 @@
 """`mergesearch.search`: any black box, the same strategies, controller and pools as a study of merges."""
 
 import math
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
@@ -21,6 +20,8 @@ from mergesearch.store.memory import MemoryStore
 from mergesearch.stored import describe
 from mergesearch.strategies.base import Problem
 from mergesearch.strategies.make import make_strategy, needs
+from mergesearch.study.limits import changed
+from mergesearch.study.spec import Budget
 from mergesearch.types import Candidate, Direction, Objective, Scored, Split, Vector
 
 Function: TypeAlias = Callable[[Vector], Mapping[str, float]]
@@ -65,6 +66,7 @@ def search(
     start: ArrayLike | None = None,
     seeds: Sequence[ArrayLike] = (),
     gradient_cost: float = 3.0,
+    limits: Mapping[str, object] | None = None,
 ) -> SearchResult:
     """Search a black box.
 
@@ -80,9 +82,11 @@ def search(
         failures: failed evaluations in a row that stop the search.
         start: natural values (D,) to begin with, clipped to the space; its axes' own starts unless given. seeds: more
             of them that are worth an early look.
+        limits: what else ends the search, of 'hours', 'target' and 'plateau', as in a study file's budget:
+            {"target": {"accuracy": 0.9}, "plateau": {"evaluations": 30, "gain": 0.001}}.
 
     Raises:
-        SpecError: an unknown strategy, option or direction; a strategy that needs gradients and gets none.
+        SpecError: an unknown strategy, option, limit or direction; a strategy that needs gradients and gets none.
         StudyFailed: too many evaluations failed in a row.
 
     >>> import numpy as np
@@ -100,6 +104,7 @@ def search(
     problem = _problem(function, space, wanted, evaluations, gradient_cost)
     if start is not None:
         problem = replace(problem, start=_point_of(space, start))
+    budget = _limits(limits or {}, tuple(objectives))
     problem = replace(problem, seeds=tuple(_point_of(space, values) for values in seeds))
     made = make_strategy(strategy, problem, seed, options or {})
     if store is None:
@@ -107,7 +112,7 @@ def search(
     if pool is None:
         directions = {objective.name: objective.direction for objective in wanted}
         pool = open_pool(Profile(), lambda: FunctionWorker(function, tuple(objectives), space, directions))
-    store.create("search", "", "", time.time(), describe(space, wanted, evaluations, strategy))
+    store.create("search", "", "", facts=describe(space, wanted, evaluations, strategy))
     run = StudyRun(
         "search",
         wanted,
@@ -117,12 +122,22 @@ def search(
         failures=failures,
         gradient_cost=gradient_cost,
         needs=needs(strategy, options or {}),
+        hours=budget.hours,
+        target=budget.target,
+        plateau=budget.plateau,
     )
     try:
         results = Controller(run, store, pool).run()
     finally:
         pool.close()
     return _result(results, space)
+
+
+def _limits(limits: Mapping[str, object], objectives: tuple[str, ...]) -> Budget:
+    for name in limits:
+        if name not in ("hours", "target", "plateau"):
+            raise SpecError(f"limits: a black-box search can be limited by hours, target and plateau, not by {name!r}")
+    return changed(Budget(), limits, objectives)
 
 
 def _problem(

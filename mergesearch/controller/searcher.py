@@ -4,11 +4,10 @@ from collections.abc import Callable
 from typing import final
 
 from mergesearch.controller.outcome import Examples, observation, recorded
-from mergesearch.controller.plan import SLACK
 from mergesearch.pool.base import JobResult
 from mergesearch.results import RECOMMENDED, Results
 from mergesearch.strategies.base import Need, Proposal, Strategy
-from mergesearch.types import Asked, Candidate, Outcome, Split, Told
+from mergesearch.types import Asked, Candidate, Outcome, Request, Split, Told
 
 
 @final
@@ -32,12 +31,14 @@ class Searcher:
         self._examples = examples
         self._proposal: Proposal | None = None
         self._recommends: bool | None = None
+        self._last = -1
         self.dry = False
 
     def take(self, event: Asked | Told) -> None:
         """A log entry of the search split, of a baseline its result alone; the same live and in a replay."""
         self._proposal, self._recommends, self.dry = None, None, False
         if isinstance(event, Asked):
+            self._last = event.candidate.number
             self._strategy.asked(event.candidate)
             return
         examples = self._examples if self._wants_examples else None
@@ -47,6 +48,11 @@ class Searcher:
         """Ask the strategy what it wants next."""
         self._proposal = self._strategy.ask(self._results.search_asked)
         self.dry = self._proposal is None
+
+    @property
+    def request(self) -> Request | None:
+        """How the proposal is to be evaluated; None where there is none."""
+        return None if self._proposal is None else self._proposal.request
 
     @property
     def proposed(self) -> float | None:
@@ -60,12 +66,9 @@ class Searcher:
         cost = made.request.cost(self._gradient_cost)
         return Candidate(len(self._results.candidates), made.point, made.origin, made.request, cost)
 
-    def recommends(self, budget: float) -> bool:
-        """Whether there is something to recommend that was not asked; looked up only where it decides, as it may be
-        dear: when the proposal does not fit beside it, or when there is none."""
-        left = budget - self._results.cost_asked + SLACK
-        decides = self.dry or left <= 1.0 + 4 * SLACK or left < (self.proposed or 0.0) + 1.0
-        if left < 1.0 or not decides or self._results.by_origin(RECOMMENDED) is not None:
+    def recommends(self) -> bool:
+        """Whether there is something to recommend beside what was recommended last; asking may be dear."""
+        if self._last >= 0 and self._last == self._results.by_origin(RECOMMENDED):
             return False
         if self._recommends is None:
             self._recommends = self._strategy.recommend() is not None

@@ -65,10 +65,17 @@ class SobolPoints:
 
     def __init__(self, dim: int, seed: int, purpose: int = 0) -> None:
         self._engine = qmc.Sobol(dim, scramble=True, rng=rng(seed, 0, purpose))
-        self._points: NDArray[np.float64] = np.zeros((0, dim))  # grows in blocks: the n-th point never changes
+        self._blocks: dict[int, NDArray[np.float64]] = {}  # the last two: a long search would fill the memory
 
     def __getitem__(self, index: int) -> Vector:
-        while index >= len(self._points):
-            self._points = np.vstack([self._points, self._engine.random(_BLOCK)])
-        point: Vector = self._points[index]
+        number, row = divmod(index, _BLOCK)
+        if number not in self._blocks:
+            while len(self._blocks) > 1:
+                del self._blocks[min(self._blocks)]
+            if self._engine.num_generated != number * _BLOCK:
+                self._engine.reset()
+                if number:
+                    self._engine.fast_forward(number * _BLOCK)
+            self._blocks[number] = self._engine.random(_BLOCK)
+        point: Vector = self._blocks[number][row]
         return point

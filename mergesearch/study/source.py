@@ -86,6 +86,10 @@ def plugin_faults(spec: StudySpec) -> Iterable[Fault]:
     yield from strategy.faults
     if strategy.plugin is not None:
         yield from _option_faults(("strategy",), strategy.plugin.Options, spec.strategy.options)
+    names = [objective.name for objective in spec.objectives]
+    for name in spec.budget.target:
+        if name not in names:
+            yield Fault(("budget", "target", name), f"no objective is called {name!r}{did_you_mean(name, names)}")
     for i, objective in enumerate(spec.objectives):
         scorer = _kind(("objectives", i, "scorer"), "scorer", SCORERS, objective.scorer)
         yield from scorer.faults

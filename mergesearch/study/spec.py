@@ -135,17 +135,35 @@ class StrategySpec(OpenSection):
     seed: Annotated[int, Field(ge=0)] = 0
 
 
+class Plateau(Section):
+    """The search ends once it gained less than `gain` over the last `evaluations`, counted as the budget counts them.
+
+    What grows is the normalised hypervolume of the front. With one objective, or where it cannot be normalised (no
+    baselines, more objectives than it is exact for), it is how far the best weighted loss fell.
+    """
+
+    evaluations: Annotated[float, Field(gt=0)]
+    gain: Annotated[float, Field(gt=0)] = 0.001
+
+
 class Budget(Section):
     """When the search ends: whichever comes first. `failures` in a row stop the study.
 
     `evaluations` is counted in evaluations of all search examples: one of a quarter of them takes 0.25, one with a
     gradient `gradient_cost` times its share. A gradient takes one forward and one backward pass, about three times a
-    forward pass alone; `mergesearch check --time` measures the rest.
+    forward pass alone; `mergesearch check --time` measures the rest. `examples` are search examples that workers
+    scored for the search, over all objectives; `gpu_seconds` all that workers with GPUs spent on the study; `hours` the
+    time that controllers ran it. `target`: objective -> a value in its own direction, which one merge must reach in
+    all of them.
     """
 
     evaluations: Annotated[int, Field(ge=1)] = 200
     gradient_cost: Annotated[float, Field(gt=0)] = 3.0
+    examples: Annotated[int, Field(ge=1)] | None = None
+    gpu_seconds: Annotated[float, Field(gt=0)] | None = None
     hours: Annotated[float, Field(gt=0)] | None = None
+    target: dict[str, Annotated[float, Field(allow_inf_nan=False)]] = {}
+    plateau: Plateau | None = None
     failures: Annotated[int, Field(ge=1)] = 5
 
 
@@ -169,6 +187,7 @@ class StudySpec(Section):
     controls: tuple[Control, ...] = ()
     control_of: str = ""  # set in the study of a control: the study it belongs to, which has the baselines
     store: str = "sqlite:///runs/mergesearch.db"
+    cache: bool = True  # take from the store what any study of it has scored
 
     @model_validator(mode="after")
     def _names_agree(self) -> "StudySpec":

@@ -1,5 +1,6 @@
 """The controller on black boxes: counts, phases, failures, wishes, resume."""
 
+import itertools
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -152,9 +153,30 @@ def test_a_second_controller_is_refused(store: StudyStore) -> None:
 def test_a_persons_wish_is_obeyed(store: StudyStore, wish: str, status: Status) -> None:
     """A pause or a cancel in the store ends the controller; the wish is marked as done."""
     create(store)
-    store.command("s", wish, time.time())
-    run(store, study())
+
+    class Wishing(Sphere):
+        def evaluate(self, job: Job) -> Outcome:
+            if job.number == 3:
+                store.command("s", wish)
+            return super().evaluate(job)
+
+    ticks = itertools.count()
+    made = Wishing()
+    Controller(study(), store, open_pool(Profile(), lambda: made), clock=lambda: float(next(ticks))).run()
     assert store.study("s").status is status
+    assert store.open_commands("s") == []
+    assert len(made.seen) < 8
+
+
+@pytest.mark.parametrize("wish", ["pause", "cancel"])
+def test_a_wish_for_an_earlier_controller_is_not_obeyed(store: StudyStore, wish: str) -> None:
+    """What was asked of a controller that had ended is marked as done, and the resumed study goes on."""
+    create(store)
+    store.command("s", wish)
+    time.sleep(0.01)  # a clock may give the same moment twice
+    results = run(store, study())
+    assert results.search_told == 20
+    assert store.study("s").status is Status.DONE
     assert store.open_commands("s") == []
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mergesearch.controller.plan import Action, Facts, plan, search_is_over
+from mergesearch.controller.plan import Action, Amount, Facts, ended, plan, search_is_over
 
 IDLE = Facts(
     free=2, running=0, unsubmitted=0, baselines_left=0, searching=0, spent=0.0, budget=10.0, confirms_left=0,
@@ -33,15 +33,15 @@ READY = replace(IDLE, proposed=1.0)
         (replace(READY, spent=9.5, proposed=0.25, recommends=True), Action.SEARCH),
         (replace(READY, spent=9.5, proposed=0.75, recommends=True), Action.FINISH),
         (replace(READY, spent=9.5, proposed=0.75, searching=1, running=1), Action.WAIT),
-        (replace(READY, spent=9.0, recommended=True), Action.FINISH),
+        (replace(READY, spent=9.0, closed=True), Action.FINISH),
         (replace(READY, spent=9.0), Action.SEARCH),
         (replace(IDLE, spent=10.0, searching=1, running=1), Action.WAIT),
         (replace(IDLE, spent=10.0, confirms_left=3), Action.CONFIRM),
         (replace(IDLE, spent=10.0, running=1, tests_left=2), Action.WAIT),
         (replace(IDLE, spent=10.0, tests_left=2), Action.TEST),
         (replace(IDLE, spent=10.0), Action.FINISH),
-        (replace(IDLE, spent=3.0, out_of_time=True), Action.FINISH),
-        (replace(IDLE, spent=3.0, searching=1, running=1, out_of_time=True), Action.WAIT),
+        (replace(IDLE, spent=3.0, reached="hours"), Action.FINISH),
+        (replace(IDLE, spent=3.0, searching=1, running=1, reached="hours"), Action.WAIT),
         (replace(IDLE, spent=3.0, searching=1, running=1, dry=True), Action.WAIT),
         (replace(IDLE, spent=3.0, dry=True), Action.FINISH),
         (replace(IDLE, spent=3.0, dry=True, recommends=True), Action.RECOMMENDED),
@@ -76,7 +76,7 @@ def test_the_budget_is_kept(costs, budget, workers, recommends_from, chance) -> 
         has = len(asked) >= recommends_from and not recommended
         facts = replace(
             IDLE, free=workers - running, running=running, searching=running, spent=spent, budget=budget,
-            proposed=proposed, dry=dry, recommends=has, recommended=recommended,
+            proposed=proposed, dry=dry, recommends=has, closed=recommended,
         )  # fmt: skip
         action = plan(facts)
         if action is Action.FINISH:
@@ -132,3 +132,67 @@ def test_no_single_decision_exceeds_the_budget(  # type: ignore[no-untyped-def]
     assert cost == 0.0 or spent + cost <= budget + 1e-9
     if free == 0:
         assert action in (Action.WAIT, Action.FINISH)
+
+
+amount = st.builds(
+    Amount,
+    st.sampled_from(["examples", "gpu_seconds"]),
+    st.floats(0, 30),
+    st.floats(1, 30),
+    st.floats(0, 9),
+    st.floats(0, 9),
+)
+
+
+@given(
+    st.lists(amount, max_size=2),
+    st.floats(0, 10),
+    st.sampled_from([None, 1.0, 0.25]),
+    st.sampled_from(["", "hours", "target", "plateau"]),
+    st.booleans(),
+    st.booleans(),
+    st.integers(0, 2),
+)
+def test_no_decision_exceeds_any_limit(  # type: ignore[no-untyped-def]
+    amounts, spent, proposed, reached, recommends, closed, searching
+) -> None:
+    """What is asked fits every limit, with room for the recommendation; nothing is asked after the end; an end has a
+    reason, and without what is under way it is final: the same facts end again."""
+    facts = replace(
+        IDLE, amounts=tuple(amounts), spent=spent, proposed=proposed, dry=proposed is None, reached=reached,
+        recommends=recommends, closed=closed, searching=searching, running=searching,
+    )  # fmt: skip
+    action = plan(facts)
+    if action is Action.SEARCH:
+        assert not reached
+        assert not closed
+        assert spent + (proposed or 0.0) + facts.kept <= 10.0 + 1e-9
+        assert all(a.used + a.proposed + facts.kept * a.whole <= a.most * (1 + 1e-9) for a in amounts)
+    if action is Action.RECOMMENDED:
+        assert recommends
+        assert not closed
+        assert reached in ("", "plateau")
+        assert not searching
+        assert all(a.used + a.whole <= a.most * (1 + 1e-9) for a in amounts)
+    if action is Action.FINISH:
+        assert search_is_over(facts)
+        assert ended(facts) in ("evaluations", "examples", "gpu_seconds", "hours", "target", "plateau", "strategy")
+    assert action in (Action.SEARCH, Action.RECOMMENDED, Action.FINISH, Action.WAIT)
+
+
+@pytest.mark.parametrize(
+    ("facts", "reason"),
+    [
+        (replace(IDLE, spent=10.0), "evaluations"),
+        (replace(READY, spent=9.5), "evaluations"),
+        (replace(READY, spent=9.0, recommends=True), "evaluations"),
+        (replace(READY, amounts=(Amount("examples", 90, 100, 20, 20),)), "examples"),
+        (replace(READY, amounts=(Amount("examples", 70, 100, 20, 20),), recommends=True), "examples"),
+        (replace(IDLE, amounts=(Amount("gpu_seconds", 100.5, 100),)), "gpu_seconds"),
+        (replace(IDLE, dry=True), "strategy"),
+        (replace(READY, reached="plateau"), "plateau"),
+    ],
+)
+def test_an_end_has_its_reason(facts: Facts, reason: str) -> None:
+    """The limit that lacks room for what is proposed, or what was reached."""
+    assert ended(facts) == reason

@@ -7,11 +7,12 @@ import pytest
 from export.small_study import STUDY, make_models, resolved_study
 
 from mergesearch.controller.launch import launch, resume, stored_spec
+from mergesearch.controller.observer import Observer, Progress
 from mergesearch.errors import SpecError
 from mergesearch.report.view import read_view
 from mergesearch.store.memory import MemoryStore
 from mergesearch.study.controls import Control, control_study
-from mergesearch.types import Split
+from mergesearch.types import Split, Told
 
 SHORT = "strategy: {kind: random}\nbudget: {evaluations: 3}\nholdout: {finalists: 1}\nbaselines: {lambdas: []}"
 
@@ -19,6 +20,22 @@ SHORT = "strategy: {kind: random}\nbudget: {evaluations: 3}\nholdout: {finalists
 def text_of(controls: str) -> str:
     """The small study, short, with controls."""
     return STUDY.replace("store: memory://", f"{SHORT}\ncontrols: {controls}\nstore: memory://")
+
+
+class Phases(Observer):
+    """Collects the phases it sees."""
+
+    def __init__(self, phases: set[str]) -> None:
+        self.phases = phases
+
+    def evaluated(self, study: str, told: Told, attempt: int) -> None:
+        """Nothing."""
+
+    def repeated(self, study: str, told: Told, attempt: int) -> None:
+        """Nothing."""
+
+    def progressed(self, progress: Progress) -> None:
+        self.phases.add(progress.phase)
 
 
 @pytest.mark.timeout(180)
@@ -29,7 +46,7 @@ def test_all_controls_run_and_stand_in_the_report(tmp_path: Path, monkeypatch: p
     (tmp_path / "small.yaml").write_text(text_of("[random, lambda, random_experts]"))
     store = MemoryStore()
     phases: set[str] = set()
-    launched = launch("small.yaml", store=store, watch=lambda progress: phases.add(progress.phase))
+    launched = launch("small.yaml", store=store, observers=[Phases(phases)])
     names = {record.name for record in store.studies()}
     assert names == {"small", "small--random", "small--lambda", "small--random_experts"}
     view = read_view(store, "small")
