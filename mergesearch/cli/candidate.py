@@ -19,11 +19,10 @@ def candidate(
     """
     from mergesearch.cli.summary import candidate_row
     from mergesearch.errors import SpecError
-    from mergesearch.store.open import open_store
     from mergesearch.stored import read_stored
 
     named = find(study, store)
-    opened = open_store(named.store, create=False)
+    opened = named.place.open()
     found = read_stored(opened, named.name)
     if number not in found.results.candidates:
         count = len(found.results.candidates)

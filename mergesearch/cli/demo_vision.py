@@ -9,6 +9,7 @@ from pathlib import Path
 import typer
 from rich.console import Console
 
+from mergesearch.cli.common import Named, Place
 from mergesearch.cli.running import profile, watched
 from mergesearch.controller.launch import Launched, launch, resume
 from mergesearch.demo.vision import make_experts
@@ -52,14 +53,14 @@ def _search(workers: Path | None) -> Launched:
     spec, source = read_study(STUDY)
     store = open_store(spec.store)
     known = {record.name: record for record in store.studies()}
-    with watched(spec.name, spec.store) as watch:
+    with watched(Named(spec.name, Place(spec.store))) as view:
         if spec.name not in known:
-            return launch(STUDY, workers=profile(workers), store=store, watch=watch)
+            return launch(STUDY, workers=profile(workers), store=store, observers=[view])
         if known[spec.name].spec != source.text:
             raise SpecError(
                 f"{STUDY} has changed since study {spec.name!r} was launched; give it another name to search again"
             )
-        return resume(spec.name, store, workers=profile(workers), watch=watch)
+        return resume(spec.name, store, workers=profile(workers), observers=[view])
 
 
 def _report(study: StudyView, console: Console) -> None:

@@ -30,13 +30,12 @@ def export(
     from mergesearch.export import export_study
     from mergesearch.export.select import select
     from mergesearch.report.plot import plot_front
-    from mergesearch.store.open import open_store
     from mergesearch.stored import read_stored
 
     if sum([best, candidate is not None, knee, prefer is not None]) > 1:
         raise SpecError("name one of --best, --candidate, --knee and --prefer")
     named = find(study, store)
-    opened = open_store(named.store, create=False)
+    opened = named.place.open()
     found = read_stored(opened, named.name)
     number = select(found, candidate=candidate, knee=knee, prefer=prefer)
     written = export_study(resolve_stored(opened, named.name), found, opened, number, to, plot=plot_front, force=force)

@@ -22,10 +22,9 @@ def front(
     """
     from mergesearch.cli.summary import candidate_row
     from mergesearch.report.view import read_view
-    from mergesearch.store.open import open_store
 
     named = find(study, store)
-    found = read_view(open_store(named.store, create=False), named.name)
+    found = read_view(named.place.open(), named.name)
     if plot is not None:
         from mergesearch.report.plot import plot_front
 

@@ -1,19 +1,55 @@
 """mergesearch launch"""
 
-from mergesearch.cli.common import FileArgument, StoreOption, WorkersOption
+from typing import Annotated, TypeAlias
+
+import typer
+
+from mergesearch.cli.common import FileArgument, StoreOption, WorkersOption, find_file
+from mergesearch.cli.observing import (
+    LOOPBACK,
+    LogFileOption,
+    LogFormatOption,
+    LogLevelOption,
+    MetricsHostOption,
+    MetricsPortOption,
+    Observing,
+    observed,
+)
+
+DetachOption: TypeAlias = Annotated[
+    bool, typer.Option("--detach", help="On a cluster ('jobs' in the profile): submit the job and return.")
+]
 
 
-def launch(file: FileArgument, workers: WorkersOption = None, store: StoreOption = None) -> None:
+def launch(
+    context: typer.Context,
+    file: FileArgument,
+    workers: WorkersOption = None,
+    store: StoreOption = None,
+    detach: DetachOption = False,
+    log_format: LogFormatOption = None,
+    log_file: LogFileOption = None,
+    log_level: LogLevelOption = None,
+    metrics_port: MetricsPortOption = None,
+    metrics_host: MetricsHostOption = LOOPBACK,
+) -> None:
     """Launch the study of a file and run it to its end. Ctrl-C stops it cleanly; `mergesearch resume` goes on.
+
+    With a profile that names a cluster's Jobs URL the controller runs there and this command shows its log: Ctrl-C
+    then only stops looking.
 
     Example: mergesearch launch studies/smoke.yaml --workers workers/laptop.yaml
     """
     from mergesearch.cli.running import profile, watched
     from mergesearch.controller.launch import launch as run
-    from mergesearch.store.open import open_store
-    from mergesearch.study.source import read_study
 
-    spec, _ = read_study(file)
-    url = store or spec.store
-    with watched(spec.name, url) as watch:
-        run(file, workers=profile(workers), store=open_store(url), watch=watch)
+    named = find_file(file, store)
+    if detach or workers:
+        from mergesearch.cli.remote import cluster, launch_there
+
+        if there := cluster(workers, detach):
+            launch_there(there, named, file, context, detach)
+            return
+    observing = Observing(log_format, log_file, log_level, metrics_port, metrics_host)
+    with observed(named, observing) as more, watched(named, plain=observing.on_stderr) as view:
+        run(file, workers=profile(workers), store=named.place.open(create=True), observers=[view, *more])

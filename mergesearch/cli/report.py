@@ -19,8 +19,7 @@ def report(
     """
     from mergesearch.report.html import write_report
     from mergesearch.report.view import read_view
-    from mergesearch.store.open import open_store
 
     named = find(study, store)
-    write_report(read_view(open_store(named.store, create=False), named.name), to)
+    write_report(read_view(named.place.open(), named.name), to)
     typer.echo(f"wrote {to}")

@@ -1,7 +1,7 @@
 """What launch, resume and demo share: live progress, a clean end on Ctrl-C, and what to do next."""
 
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -9,12 +9,12 @@ from types import FrameType
 import typer
 from rich.console import Console
 
-from mergesearch.controller.loop import Progress
+from mergesearch.cli.common import Named
+from mergesearch.controller.observer import Observer
 from mergesearch.pool.profile import Profile, load_profile
 from mergesearch.report.live import LiveView
 from mergesearch.report.terminal import render_show
 from mergesearch.report.view import read_view
-from mergesearch.store.open import open_store
 
 
 def profile(path: Path | None) -> Profile:
@@ -23,23 +23,26 @@ def profile(path: Path | None) -> Profile:
 
 
 @contextmanager
-def watched(name: str, url: str) -> Iterator[Callable[[Progress], None]]:
-    """Show live progress while a study runs, then its summary. SIGTERM ends it as cleanly as Ctrl-C."""
+def watched(named: Named, *, plain: bool = False) -> Iterator[Observer]:
+    """Show live progress while a study runs, then its summary. SIGTERM ends it as cleanly as Ctrl-C.
+
+    `plain`: no moving panel even on a terminal, since a log is written there.
+    """
     console = Console()
     before = signal.signal(signal.SIGTERM, _interrupt)
     try:
-        with LiveView(console, name) as view:
+        with LiveView(Console(force_terminal=False) if plain else console, named.name) as view:
             yield view
     except KeyboardInterrupt:
         typer.echo(
-            f"\nstopped; every evaluation so far is kept. Go on with: mergesearch resume {name} --store {url}", err=True
+            f"\nstopped; every evaluation so far is kept. Go on with: mergesearch resume {named.typed}", err=True
         )
         raise
     finally:
         signal.signal(signal.SIGTERM, before)
-    store = open_store(url, create=False)
-    console.print(render_show(read_view(store, name)))
-    typer.echo(f"next: mergesearch front {name} --store {url}")
+    store = named.place.open()
+    console.print(render_show(read_view(store, named.name)))
+    typer.echo(f"next: mergesearch front {named.typed}")
     store.close()
 
 

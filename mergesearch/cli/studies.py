@@ -1,6 +1,6 @@
 """mergesearch studies"""
 
-from mergesearch.cli.common import DEFAULT_STORE, JsonOption, StoreOption, print_json
+from mergesearch.cli.common import JsonOption, StoreOption, place, print_json
 
 
 def studies(store: StoreOption = None, json: JsonOption = False) -> None:
@@ -12,9 +12,8 @@ def studies(store: StoreOption = None, json: JsonOption = False) -> None:
 
     from mergesearch.report.terminal import render_studies
     from mergesearch.report.view import read_view
-    from mergesearch.store.open import open_store
 
-    opened = open_store(store or DEFAULT_STORE, create=False)
+    opened = place(store).open()
     found = [read_view(opened, record.name) for record in opened.studies()]
     if json:
         print_json([study.summary() for study in found])

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 from types import TracebackType
-from typing import Protocol, final
+from typing import final
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -11,37 +11,20 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from mergesearch.controller.observer import Observer, Progress
 from mergesearch.report.estimate import Estimate, duration, mean_unit
 from mergesearch.report.table import mean
 from mergesearch.report.view import hypervolume, spent
 from mergesearch.results import Results
+from mergesearch.types import Told
 
 REDRAW_SECONDS = 0.2
 LINE_SECONDS = 10.0
 
 
-class Progress(Protocol):
-    """What the controller hands to whoever watches it; see `controller/loop.py`."""
-
-    @property
-    def results(self) -> Results: ...
-    @property
-    def evaluations(self) -> int: ...
-    @property
-    def cost(self) -> float: ...
-    @property
-    def budget(self) -> float: ...
-    @property
-    def running(self) -> int: ...
-    @property
-    def seconds(self) -> float: ...
-    @property
-    def phase(self) -> str: ...
-
-
 @final
-class LiveView:
-    """Shows progress while a `with` block lasts; call it with each Progress.
+class LiveView(Observer):
+    """Shows progress while a `with` block lasts; an observer of the controller.
 
     On a terminal a panel is redrawn in place, at most five times a second, and stays as it last was. Elsewhere one
     line is printed when the phase changes, at most every ten seconds when something else did, and at the end. One
@@ -72,7 +55,13 @@ class LiveView:
         if self._live is not None:
             self._live.stop()
 
-    def __call__(self, progress: Progress) -> None:
+    def evaluated(self, study: str, told: Told, attempt: int) -> None:
+        """Nothing to show."""
+
+    def repeated(self, study: str, told: Told, attempt: int) -> None:
+        """Nothing to show."""
+
+    def progressed(self, progress: Progress) -> None:
         """Show it, unless something was shown a moment ago."""
         self._last = progress
         if progress.phase == "search" and self._began is None:
@@ -104,6 +93,8 @@ class LiveView:
             volume = self._hypervolume(results)
             texts += [] if volume is None else [f"hypervolume {volume:.4g}"]
         texts.append(f"failures {results.failed}")
+        if progress.usage.workers > 1:
+            texts.append(f"{progress.usage.workers} workers, {100 * progress.usage.share:.0f} % busy")
         texts.append(f"{duration(progress.seconds)}")
         left = self.seconds_left(progress)
         return texts if left is None else [*texts, f"about {duration(left)} left"]

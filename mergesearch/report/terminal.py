@@ -18,6 +18,15 @@ from mergesearch.space import Settings
 from mergesearch.store.base import StudyRecord
 from mergesearch.types import Candidate, Failed, Request, Scored, Split, Status
 
+ENDINGS = {
+    "evaluations": "the evaluations of its budget are used up",
+    "examples": "the examples of its budget are used up",
+    "gpu_seconds": "the GPU-seconds of its budget are used up",
+    "hours": "the hours of its budget are used up",
+    "target": "the target is reached",
+    "plateau": "the front no longer grew",
+    "strategy": "the strategy had nothing more to propose",
+}
 STATUS_STYLES = {
     Status.NEW: "dim",
     Status.RUNNING: "bold blue",
@@ -45,6 +54,8 @@ def render_show(view: StudyView) -> RenderableType:
     grid.add_row("status", status_text(record.status) + Text(f"  {record.message}" if record.message else ""))
     told = spent(results.search_told, results.cost_told, view.budget).removesuffix(" evaluations")
     grid.add_row("evaluations", told.replace(" evaluations,", ",") + _running(results))
+    if view.ended:
+        grid.add_row("search ended", ENDINGS.get(view.ended, view.ended))
     if view.strategy:
         grid.add_row("strategy", view.strategy)
     grid.add_row("best" if view.chosen != results.best else "best, chosen", _best(results, results.best))
@@ -55,6 +66,8 @@ def render_show(view: StudyView) -> RenderableType:
         size = f"{len(results.front)} merges"
         grid.add_row("front", size if volume is None else f"{size}, hypervolume {volume:.4g}")
     grid.add_row("failures", _failures(results))
+    if view.repeats is not None:
+        grid.add_row("repeats", Text(view.repeats.sentence, style="yellow"))
     times = timing(results)
     grid.add_row("time", duration(record.seconds))
     if times is not None:

@@ -2,13 +2,14 @@
 
 import statistics
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 import numpy as np
 
 from mergesearch import pareto
 from mergesearch.errors import StudyNotFound
 from mergesearch.report.table import Comparison, Control, compare
+from mergesearch.report.timing import RepeatReport, repeat_report
 from mergesearch.results import Results
 from mergesearch.space import SearchSpace, Settings
 from mergesearch.stats import Examples
@@ -34,7 +35,8 @@ class StudyView:
     objective -> expert.
 
     `chosen` is the controller's choice, None until the confirm split is done. `space` is None where it is not known.
-    `notes` are the strategy's sentences about what it decided.
+    `notes` are the strategy's sentences about what it decided; `ended` says which limit ended the search, '' while none
+    did.
     """
 
     record: StudyRecord
@@ -48,6 +50,8 @@ class StudyView:
     examples: Examples | None = None
     notes: tuple[str, ...] = ()
     controls: tuple[Control, ...] = ()
+    repeats: RepeatReport | None = None
+    ended: str = ""
 
     @property
     def searched(self) -> int | None:
@@ -85,8 +89,10 @@ class StudyView:
             "hypervolume": hypervolume(results),
             "failures": results.failed,
             "seconds": self.record.seconds,
+            "ended": self.ended,
             "diagnostics": dict(self.diagnostics),
             "notes": list(self.notes),
+            "repeats": None if self.repeats is None else asdict(self.repeats),
         }
 
 
@@ -110,6 +116,8 @@ def read_view(store: StudyStore, name: str) -> StudyView:
         examples=lambda number, split: store.examples(name, number, split),
         notes=tuple(map(str, notes)) if isinstance(notes := study.facts.get("notes"), list) else (),
         controls=_controls(store, study.facts.get("controls")),
+        repeats=repeat_report(study.results, store.repeats(name)),
+        ended=str(study.facts.get("ended", "")),
     )
 
 

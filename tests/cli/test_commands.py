@@ -214,7 +214,7 @@ def test_a_missing_store_is_not_made_by_looking(run: Run, folder: Path) -> None:
 
 
 def test_an_expert_with_nan_is_refused_by_name(run: Run, folder: Path) -> None:
-    """The sentence names the expert and the tensor; the study is kept as failed."""
+    """The sentence names the expert and the tensor; the study is kept, and can be resumed with another file."""
     broken = folder / "runs" / "broken"
     shutil.copytree(folder / "runs" / "smoke" / "a", broken)
     tensors = load_file(broken / "model.safetensors")
@@ -229,4 +229,4 @@ def test_an_expert_with_nan_is_refused_by_name(run: Run, folder: Path) -> None:
     assert done.code in (3, 5)
     assert name in done.err
     assert "Traceback" not in done.err
-    assert json.loads(run("show", "nan", "--store", "sqlite:///nan.db", "--json").out)["status"] == "failed"
+    assert json.loads(run("show", "nan", "--store", "sqlite:///nan.db", "--json").out)["status"] == "stopped"

@@ -1,28 +1,16 @@
 """Live progress moves on a terminal and stays readable in a log."""
 
 import io
-from dataclasses import dataclass
 
 import pytest
 from report.synthetic import finished, unfinished
 from rich.console import Console
 
+from mergesearch.controller.observer import Progress
+from mergesearch.pool.base import Usage
 from mergesearch.report.live import LiveView
 from mergesearch.results import Results
 from mergesearch.types import Asked, Split, Told
-
-
-@dataclass(frozen=True)
-class Step:
-    """A picture of a running study, as a controller hands it out."""
-
-    results: Results
-    evaluations: int
-    cost: float
-    budget: float
-    running: int
-    seconds: float
-    phase: str
 
 
 def watch(view, terminal, gap=0.5):
@@ -36,7 +24,7 @@ def watch(view, terminal, gap=0.5):
             now[0] += gap
             phase = "search" if event.split is Split.SEARCH else "confirm and test"
             phase = "baselines" if event.candidate.point is None and phase == "search" else phase
-            live(Step(results, results.search_told, results.cost_told, view.budget, 1, now[0], phase))
+            live.progressed(Progress(results, results.search_told, results.cost_told, view.budget, 1, now[0], phase))
     return file.getvalue()
 
 
@@ -67,7 +55,7 @@ def test_nothing_new_is_not_said_again():
     with LiveView(Console(file=file, force_terminal=False), "x", lambda: now[0]) as live:
         for _ in range(200):
             now[0] += 5.0
-            live(Step(results, 12, 12.0, 40, 2, now[0], "search"))
+            live.progressed(Progress(results, 12, 12.0, 40, 2, now[0], "search"))
     assert len(file.getvalue().splitlines()) == 1
 
 
@@ -85,24 +73,32 @@ def test_the_time_left_follows_the_pace_since_the_start_of_this_run():
     """What a resumed study had done before does not count; nothing is promised before the first result."""
     results = unfinished(2).results
     live = LiveView(Console(file=io.StringIO(), force_terminal=False), "x", lambda: 0.0)
-    first = Step(results, 10, 10.0, 40, 2, 500.0, "search")
-    live(first)
+    first = Progress(results, 10, 10.0, 40, 2, 500.0, "search")
+    live.progressed(first)
     assert live.seconds_left(first) is None
-    assert live.seconds_left(Step(results, 20, 20.0, 40, 2, 520.0, "search")) == pytest.approx(40.0)
-    assert live.seconds_left(Step(results, 40, 40.0, 40, 2, 560.0, "confirm and test")) is None
+    assert live.seconds_left(Progress(results, 20, 20.0, 40, 2, 520.0, "search")) == pytest.approx(40.0)
+    assert live.seconds_left(Progress(results, 40, 40.0, 40, 2, 560.0, "confirm and test")) is None
 
 
 def test_an_interrupt_leaves_the_terminal_clean():
     """The cursor is shown again when the block ends by Ctrl-C."""
     file = io.StringIO()
     live = LiveView(Console(file=file, force_terminal=True), "x")
-    step = Step(unfinished(2).results, 1, 1.0, 40, 1, 1.0, "search")
+    step = Progress(unfinished(2).results, 1, 1.0, 40, 1, 1.0, "search")
 
     def interrupted():
         with live:
-            live(step)
+            live.progressed(step)
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         interrupted()
     assert file.getvalue().rfind("\x1b[?25h") > file.getvalue().rfind("\x1b[?25l")
+
+
+def test_busy_workers_are_shown():
+    """Several workers are counted, with the share of their time that they were busy."""
+    file = io.StringIO()
+    with LiveView(Console(file=file, force_terminal=False, width=200), "x") as live:
+        live.progressed(Progress(unfinished(2).results, 1, 1.0, 40, 4, 1.0, "search", "x", Usage(4, 39.0, 40.0)))
+    assert "4 workers, 98 % busy" in file.getvalue()

@@ -1,0 +1,1 @@
+"""What a running study tells programs: structured logs and Prometheus metrics. Observers of the controller."""
