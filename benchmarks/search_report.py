@@ -18,8 +18,11 @@ from search_tables import (
     real_table,
     value_bar,
 )
+from service_report import section
 
-HEAD = """# Benchmarks of the search strategies
+HEAD = """# Benchmarks
+
+First the search strategies; [the service under load](#the-service-under-load) stands at the end.
 
 This page is made by `make bench-search` (`python benchmarks/search.py --only-report` writes it again from
 `benchmarks/results/`); do not edit it. Every method pays alike: an evaluation of all search examples costs 1, with
@@ -91,6 +94,8 @@ def write_report(rows: list[Row], results: Path, docs: Path) -> Path:
         found = _read(results / f"search-{name}.json")
         if found:
             parts += [head, make(found) + "\n"]
+    if (results / "service.json").exists():
+        parts.append(section(json.loads((results / "service.json").read_text())))
     page = docs / "benchmarks.md"
     page.write_text("\n".join(parts).rstrip() + "\n", encoding="utf-8")
     return page
