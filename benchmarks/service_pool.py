@@ -2,7 +2,6 @@
 
 import queue
 import threading
-import time
 from collections.abc import Callable, Sequence
 
 from mergesearch.pool.base import Job, JobResult, Usage
@@ -19,6 +18,7 @@ class SleepingPool:
         self._done: queue.SimpleQueue[JobResult] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._busy = 0.0
+        self._under_way: dict[str, float] = {}  # worker -> when its job began
         self._open = 0
         self._began: float | None = None
         self._threads = [threading.Thread(target=self._work, args=(f"w{n}",), daemon=True) for n in range(workers)]
@@ -36,13 +36,15 @@ class SleepingPool:
         return 0.0
 
     def usage(self) -> Usage:
-        """Counted from the first job on."""
-        since = 0.0 if self._began is None else time.monotonic() - self._began
-        return Usage(self.size, self._busy, self.size * since)
+        """Counted from the first job on, with what of the jobs under way is done."""
+        since = 0.0 if self._began is None else now() - self._began
+        with self._lock:
+            busy = self._busy + sum(now() - began for began in self._under_way.values())
+        return Usage(self.size, busy, self.size * since)
 
     def submit(self, job: Job) -> None:
         """Queue a job."""
-        self._began = self._began or time.monotonic()
+        self._began = self._began or now()
         self._open += 1
         self._jobs.put(Ticket(job, now()).started())
 
@@ -68,7 +70,9 @@ class SleepingPool:
     def _work(self, name: str) -> None:
         while (ticket := self._jobs.get()) is not None:
             began = now()
+            with self._lock:
+                self._under_way[name] = began
             outcome = self._evaluate(ticket.job)
             with self._lock:
-                self._busy += now() - began
+                self._busy += now() - self._under_way.pop(name)
             self._done.put(finished(ticket, outcome, began, name))
