@@ -4,6 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
+from mergesearch.cli.about import summary
 from mergesearch.cli.common import JsonOption, print_json
 
 
@@ -67,14 +68,6 @@ def describe(family: str, kind: str, table: dict[str, str]) -> dict[str, Any]:
         "metrics": [f"metric {name} ({m.direction.value})" for name, m in getattr(plugin, "METRICS", {}).items()]
         + [_loss(name, loss) for name, loss in getattr(plugin, "LOSSES", {}).items()],
     }
-
-
-def summary(plugin: Any) -> str:
-    """First line of the docstring of a plug-in's class where it speaks for itself, else of its file."""
-    import inspect
-
-    own, whole = ((inspect.getdoc(of) or "").split("\n")[0] for of in (plugin, inspect.getmodule(plugin)))
-    return whole if not own or "; see `" in own else own
 
 
 def _option(name: str, field: Any) -> str:

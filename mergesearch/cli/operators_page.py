@@ -4,7 +4,7 @@ import inspect
 import re
 from typing import Any, Literal, get_args, get_origin
 
-from mergesearch.cli.list import summary
+from mergesearch.cli.about import summary
 from mergesearch.cli.markdown import table
 from mergesearch.operators import OPERATORS
 from mergesearch.operators.algebra.matrices import NOT_MATRICES

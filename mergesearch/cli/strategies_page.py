@@ -7,7 +7,7 @@ from typing import Any
 
 from annotated_types import Ge, Gt, Le, Lt
 
-from mergesearch.cli.list import summary
+from mergesearch.cli.about import summary
 from mergesearch.cli.markdown import table
 from mergesearch.plugins import PluginOptions, load
 from mergesearch.strategies import STRATEGIES
