@@ -39,7 +39,7 @@ def holder(record: StudyRecord, now: float) -> Holder | None:
 def standing(store: StudyStore, name: str) -> dict[str, Any]:
     """How a study stands, as JSON values."""
     found = read_stored(store, name)
-    record, now = found.record, time.time()
+    record, now = found.record, store.clock()
     held = holder(record, now)
     usage = found.facts.get("usage")
     share = usage.get("share") if isinstance(usage, dict) else None
@@ -75,7 +75,7 @@ def ask(named: Named, action: str, *, wait: bool, timeout: float) -> None:
     """
     store = named.place.open()
     record = store.study(named.name)
-    held = holder(record, time.time())
+    held = holder(record, store.clock())
     if held is None or not held.alive:
         typer.echo(f"study {named.name!r} is not running (it is {_state(record)}): nothing to {action}", err=True)
         raise typer.Exit(NOBODY)
@@ -89,7 +89,7 @@ def ask(named: Named, action: str, *, wait: bool, timeout: float) -> None:
         if not _open(store, named.name, command) and record.status is not Status.RUNNING:
             typer.echo(f"study {named.name!r} is {_state(record)}")
             return
-        now_held = holder(record, time.time())
+        now_held = holder(record, store.clock())
         if now_held is None or not now_held.alive:
             _take_back(store, named.name, command)
             record = store.study(named.name)

@@ -63,15 +63,13 @@ def gc(
 
     Example: mergesearch store gc --status failed,stopped --older-than 30d --yes
     """
-    import time
-
     from mergesearch.export.cleaning import carry_out, choice, plan
     from mergesearch.report.size import size
     from mergesearch.report.stores import render_plan
 
     chosen = choice(study or [], status, older_than)
     opened = place(store).open()
-    planned = plan(opened, chosen, time.time())
+    planned = plan(opened, chosen, opened.clock())
     gone, (before, after) = carry_out(opened, planned) if yes else ([], (0, 0))
     if json:
         body = {

@@ -8,8 +8,6 @@ def studies(store: StoreOption = None, json: JsonOption = False) -> None:
 
     Example: mergesearch studies --store sqlite:///runs/mergesearch.db
     """
-    import time
-
     from mergesearch.report.terminal import render_studies
     from mergesearch.report.view import read_view
 
@@ -21,4 +19,4 @@ def studies(store: StoreOption = None, json: JsonOption = False) -> None:
     from rich.console import Console
 
     counts = {study.record.name: study.results.search_told for study in found}
-    Console().print(render_studies([study.record for study in found], time.time(), counts))
+    Console().print(render_studies([study.record for study in found], opened.clock(), counts))

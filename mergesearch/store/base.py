@@ -186,6 +186,10 @@ class StudyStore(Protocol):
         """(candidate, split) -> when it was asked and told, by the store's clock; None while it is open."""
         ...
 
+    def clock(self) -> float:
+        """What the store's own clock says now, seconds since the epoch: what leases are compared with."""
+        ...
+
     def info(self) -> Mapping[str, object]:
         """What the database is: 'kind' ('SQLite 3.40.1'), 'schema' (its version), 'bytes' (its size)."""
         ...

@@ -240,6 +240,9 @@ class MemoryStore:
         with self._lock:
             return dict(self._find(name).times)
 
+    def clock(self) -> float:
+        return time.time()
+
     def info(self) -> Mapping[str, object]:
         return {"kind": "memory", "schema": 0, "bytes": 0}
 

@@ -19,6 +19,7 @@ from mergesearch.errors import StudyNotFound
 from mergesearch.store import cache, leases, log, reading, refusals, removal, repeats
 from mergesearch.store.base import Artifact, Command, Lease, Repeat, StudyRecord
 from mergesearch.store.database import NOW, Database, Earlier, moment, patiently, read, write
+from mergesearch.store.database import clock as database_clock
 from mergesearch.store.migrate import make_current
 from mergesearch.store.schema import SCHEMA_VERSION, artifacts, commands
 from mergesearch.store.schema import facts as fact_rows
@@ -236,6 +237,9 @@ class SqlStore:
 
     def times(self, name: str) -> Mapping[tuple[int, Split], tuple[float, float | None]]:
         return read(self._database, lambda connection: reading.read_times(connection, leases.key(connection, name)))
+
+    def clock(self) -> float:
+        return float(read(self._database, lambda connection: connection.execute(select(database_clock())).scalar_one()))
 
     def info(self) -> Mapping[str, object]:
         kind, size = read(self._database, self._database.describe)

@@ -205,6 +205,14 @@ def test_the_record_of_an_artifact_can_be_removed(store: StudyStore) -> None:
     assert store.artifacts("digits") == [two]
 
 
+def test_the_clock_is_the_one_that_leases_go_by(store: StudyStore) -> None:
+    """A lease that begins now ends its seconds after what the clock says."""
+    store.create("digits", "", "")
+    before = store.clock()
+    lease = store.acquire("digits", "host:1", 60.0)
+    assert before <= lease.until - 60.0 <= store.clock()
+
+
 def test_a_store_tells_what_it_is(store: StudyStore) -> None:
     """Kind, schema version and size."""
     info = store.info()
