@@ -1,5 +1,6 @@
 """What launch and resume do when the profile names a cluster's Jobs URL: the controller runs there, as a job."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,8 @@ import yaml
 from mergesearch.cli.common import DEFAULT_STORE, STORE_VARIABLE, Named
 from mergesearch.errors import SpecError
 from mergesearch.pool.profile import load_profile
+from mergesearch.store.urls import refuse_password
+from mergesearch.study.limits import LIMITS
 
 HERE = ("workers", "store", "detach")  # options of launch and resume that mean something on this side
 
@@ -47,13 +50,14 @@ def launch_there(cluster: Cluster, named: Named, file: Path, context: typer.Cont
     """Launch a study file on the cluster: the file travels, the models and the data are there."""
     arguments = ["launch", "files:study.yaml", *_store(named), *_forwarded(context)]
     files = {"study.yaml": file.read_text(encoding="utf-8")}
-    _run(cluster, named.name, arguments, files, detach=detach, follow=False)
+    _run(cluster, named, arguments, files, detach=detach, follow=False)
 
 
 def resume_there(cluster: Cluster, named: Named, context: typer.Context, detach: bool) -> None:
     """Go on with a study on the cluster, or follow the job that works on it."""
     arguments = ["resume", named.name, *_store(named), *_forwarded(context)]
-    _run(cluster, named.name, arguments, {}, detach=detach, follow=True)
+    raised = any(context.params.get(limit) is not None for limit in LIMITS)
+    _run(cluster, named, arguments, {}, detach=detach, follow=True, raised=raised)
 
 
 def _store(named: Named) -> list[str]:
@@ -62,6 +66,7 @@ def _store(named: Named) -> list[str]:
     if not place.given:
         typer.echo(f"the store is what {STORE_VARIABLE} says on the cluster, else {DEFAULT_STORE} there", err=True)
         return []
+    refuse_password(place.url)
     if place.url.startswith("memory:"):
         raise SpecError(f"store {place.url!r} ends with the controller's process on the cluster; name a database there")
     if place.url.startswith("sqlite"):
@@ -88,24 +93,37 @@ def _forwarded(context: typer.Context) -> list[str]:
 
 
 def _run(
-    cluster: Cluster, name: str, arguments: Sequence[str], files: Mapping[str, str], *, detach: bool, follow: bool
+    cluster: Cluster,
+    named: Named,
+    arguments: Sequence[str],
+    files: Mapping[str, str],
+    *,
+    detach: bool,
+    follow: bool,
+    raised: bool = False,
 ) -> None:
     """Start `mergesearch ARGUMENTS` on the cluster and follow its log to its end. Exits with the job's own code.
 
-    With `follow`, a job that works on this study already is followed instead.
+    With `follow`, a job that works on this study already is followed instead; it would not hear of a `raised` budget.
     """
     from mergesearch.pool.ray.jobs import Jobs
 
-    jobs = Jobs(cluster.jobs)
-    job = jobs.running(name)
+    jobs, name = Jobs(cluster.jobs), named.name
+    store = hashlib.sha256((named.place.url if named.place.given else "").encode()).hexdigest()[:16]
+    job = jobs.running(name, store)
     again = f"mergesearch resume {name} --workers {cluster.path}"
     if job and not follow:
         raise SpecError(f"job {job} of this cluster works on study {name!r} already; follow it with: {again}")
+    if job and raised:
+        raise SpecError(
+            f"job {job} of this cluster works on study {name!r} and does not hear of new limits: "
+            f"mergesearch pause {name} --wait, then resume it with them"
+        )
     if job:
         typer.echo(f"job {job} works on study {name!r} already; this is its log", err=True)
     else:
         travelling = {**files, "workers.yaml": cluster.profile}
-        job = jobs.submit(name, cluster.root, [*arguments, "--workers", "files:workers.yaml"], travelling)
+        job = jobs.submit(name, store, cluster.root, [*arguments, "--workers", "files:workers.yaml"], travelling)
         typer.echo(f"job {job} was submitted to {cluster.jobs}", err=True)
     wishes = "".join(f"\n  {verb} it: mergesearch {verb} {name}" for verb in ("pause", "cancel"))
     hints = f"  follow it: {again}{wishes}"

@@ -81,6 +81,7 @@ class Controller:
         self._failed_in_a_row = 0
         self._raised = 0
         self._ended = ""
+        self._left = False
         self._seconds_before = 0.0
         self._started = 0.0
         self._wish_read = -math.inf
@@ -112,7 +113,9 @@ class Controller:
         return self._results
 
     def _leave(self, status: Status, message: str) -> None:
-        self._store.set_status(self._beat.lease, status, message)
+        if not self._left:
+            self._store.set_status(self._beat.lease, status, message)
+            self._left = True  # Ctrl-C from here on does not undo what was said
         self._store.release(self._beat.lease)
 
     def _leave_after(self, error: BaseException) -> None:

@@ -4,7 +4,7 @@ from mergesearch.errors import SpecError
 from mergesearch.plugins import did_you_mean, load
 from mergesearch.store import STORES
 from mergesearch.store.base import StudyStore
-from mergesearch.store.urls import has_password, shown
+from mergesearch.store.urls import refuse_password, shown
 
 FORMS = (
     "'sqlite:///folder/file.db' (relative), 'sqlite:////folder/file.db' (absolute), "
@@ -31,17 +31,14 @@ def open_store(url: str, *, create: bool = True, secret: bool = False) -> StudyS
     """
     scheme, separator, rest = url.partition("://")
     if not separator:
-        raise SpecError(f"store {url!r} is not a URL; write {FORMS}")
+        what = "the store" if secret or "@" in url or "passw" in url.lower() else f"store {url!r}"
+        raise SpecError(f"{what} is not a URL; write {FORMS}")
     kind = ALIASES.get(scheme, scheme)
     if kind not in STORES:
         raise SpecError(
             f"store {shown(url)!r}: scheme {scheme!r} is unknown{did_you_mean(scheme, STORES)}; write {FORMS}"
         )
-    if has_password(url) and not secret:
-        raise SpecError(
-            f"store {shown(url)!r} holds a password, which others could read in the study file, the list of processes "
-            "or a log; leave it out and put it into ~/.pgpass, PGPASSFILE or PGPASSWORD, or give the whole URL in the "
-            "environment variable MERGESEARCH_STORE"
-        )
+    if not secret:
+        refuse_password(url)
     store: StudyStore = load("store", STORES, kind)(f"{kind}://{rest}", create=create)
     return store

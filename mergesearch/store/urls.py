@@ -3,6 +3,8 @@
 import re
 from typing import Final
 
+from mergesearch.errors import SpecError
+
 LOCAL: Final = ("sqlite", "memory")
 _SECRET = re.compile(r"([?&][^=&]*passw[^=&]*=)[^&]*", re.IGNORECASE)
 
@@ -20,3 +22,13 @@ def shown(url: str) -> str:
 def has_password(url: str) -> bool:
     """Whether `url` holds a password."""
     return shown(url) != url
+
+
+def refuse_password(url: str) -> None:
+    """Raises SpecError if `url`, which stands where others may read it, holds a password."""
+    if has_password(url):
+        raise SpecError(
+            f"store {shown(url)!r} holds a password, which others could read in the study file, the list of processes "
+            "or a log; leave it out and put it into ~/.pgpass, PGPASSFILE or PGPASSWORD, or give the whole URL in the "
+            "environment variable MERGESEARCH_STORE"
+        )

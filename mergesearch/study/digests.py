@@ -6,6 +6,7 @@ their last digits, and one stands for the other here as it does for a worker tha
 """
 
 import hashlib
+import inspect
 import json
 from collections.abc import Callable, Mapping
 from functools import cache, cached_property
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import TypeAlias, final
 
 from mergesearch.errors import DataError
+from mergesearch.merging import make_operator
 from mergesearch.plugins import load, parse_options
 from mergesearch.pool.setup import ObjectiveSetup, WorkerSetup, make_scorers
 from mergesearch.scorers import SCORERS
@@ -62,6 +64,10 @@ class StudyDigests:
         worn = [o.head for o in setup.objectives if o.head is not None and not _builds(o)]
         skeleton = f"expert:{worn[0]}" if worn else "base"
         more = {"layout": _of(groups, list(setup.heads)), "skeleton": skeleton, "dtype": str(setup.dtype)}
+        merge = self._resolved.spec.merge
+        more["operator"] = _source(type(make_operator(merge.operator, merge.options)))
+        if given := merge.options.get("statistics"):  # files that an operator reads beside the models
+            more["statistics"] = _of({name: digest_of_file(Path(path)) for name, path in given.items()})
         return {**self._resolved.digests(), **more}
 
     @cached_property
@@ -94,8 +100,9 @@ def _builds(objective: ObjectiveSetup) -> bool:
 
 def _objective(setup: WorkerSetup, objective: ObjectiveSetup) -> str | None:
     said = [VERSION, objective.scorer, objective.metric, objective.head, objective.rebuild, objective.taught_by]
+    said.append(_source(load("scorer", SCORERS, objective.scorer)))
     if _builds(objective):
-        return _of(said)
+        return _of(said, dict(objective.data))
     options = parse_options(
         f"objective {objective.name!r}: data", load("scorer", SCORERS, objective.scorer).Options, objective.data
     )
@@ -123,6 +130,11 @@ def _processor(model: Path) -> str:
     """Digest of a model folder's configuration, tokenizer and image processor."""
     files = sorted(p for p in model.iterdir() if p.is_file() and p.suffix.lower() not in _WEIGHTS)
     return _of({p.name: digest_of_file(p) for p in files if not p.name.startswith(".")})
+
+
+def _source(plugin: type) -> str:
+    """Digest of the file that a plug-in stands in: who changes it wants new scores."""
+    return digest_of_file(Path(inspect.getfile(plugin)))
 
 
 def _tree(folder: Path) -> str:

@@ -13,6 +13,7 @@ from mergesearch.merging import make_operator, wrong_count
 from mergesearch.operators import OPERATORS
 from mergesearch.plugins import Fault, PluginOptions, did_you_mean, faults, load
 from mergesearch.scorers import SCORERS
+from mergesearch.store.urls import refuse_password
 from mergesearch.strategies import STRATEGIES
 from mergesearch.study.spec import StudySpec
 
@@ -72,6 +73,7 @@ def parse_study(source: Source) -> StudySpec:
     found = list(plugin_faults(spec))
     if found:
         raise source.error(found)
+    refuse_password(spec.store)
     return spec
 
 

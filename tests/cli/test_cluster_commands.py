@@ -169,6 +169,12 @@ def test_the_store_is_the_argument_the_file_the_environment_or_the_default(
     [
         ("pool: ray\njobs: http://127.0.0.1:9\nroot: /x\n", [], 5, "'http://127.0.0.1:9' cannot be used"),
         ("pool: ray\njobs: http://127.0.0.1:9\nroot: /x\n", ["--store", "memory://"], 2, "ends with the controller's"),
+        (
+            "pool: ray\njobs: http://h:1\nroot: /x\n",
+            ["--store", "postgresql://u:pw@h/d"],
+            2,
+            "u:***@h/d' holds a password",
+        ),
         ("pool: ray\njobs: http://127.0.0.1:9\n", [], 2, "'jobs' needs 'root: /folder'"),
         ("pool: ray\njobs: http://me:secret@127.0.0.1:9\nroot: /x\n", [], 2, "should match pattern"),
         ("pool: ray\njobs: http://h:1\nroot: /x\naddress: h:6379\n", [], 2, "leave 'address' out"),

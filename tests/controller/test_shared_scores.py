@@ -241,5 +241,12 @@ def test_digests_know_what_decides_a_score(tmp_path: Path) -> None:
     processed = of()
     assert processed["l"] == first["l"]
     assert processed["d"] != first["d"]
+    kind = "operator: task_arithmetic"
+    assert kind in STUDY
+    fisher = STUDY.replace(kind, f"operator: fisher\n  statistics: {{digits: {tmp_path}/f}}")
+    (tmp_path / "f").write_bytes(b"one")
+    measured = of(fisher)
+    (tmp_path / "f").write_bytes(b"other")
+    assert not set(of(fisher).values()) & set(measured.values())
     count = example_counter(resolved_study(tmp_path))
     assert (count(Request()), count(Request(0.25)), count(Request(0.25, gradient="loss"))) == (80, 20, 20)

@@ -125,6 +125,30 @@ def test_a_worker_killed_at_any_step_loses_nothing(
     assert list(pool.poll(0.0)) == []
 
 
+@pytest.mark.timeout(120)
+def test_workers_that_die_while_idle_are_no_job_s_fault(opened: Callable[..., WorkerPool], tmp_path: Path) -> None:
+    """Two workers are killed that had no job for a while, then one comes: it is scored, and in its first attempt."""
+    pool = opened(partial(Fragile, tmp_path, "never", 0.1))
+    for job in (Job(10, Split.SEARCH, np.zeros(1)), Job(11, Split.SEARCH, np.zeros(1))):
+        pool.submit(job)
+    first = finish(pool, 2)
+    while pool.usage().workers < 2:
+        pool.submit(Job(12, Split.SEARCH, np.zeros(1)))
+        finish(pool, 1)
+    slots = pool._slots  # type: ignore[attr-defined]
+    for pid in {int(slot.name.rpartition(":")[2]) for slot in slots}:
+        os.kill(pid, signal.SIGKILL)
+    end = time.monotonic() + 1.5
+    while time.monotonic() < end:
+        pool.poll(0.1)
+        time.sleep(0.1)
+    assert all(isinstance(r.outcome, Scored) for r in first)
+    pool.submit(Job(13, Split.SEARCH, np.zeros(1)))
+    (result,) = finish(pool, 1)
+    assert isinstance(result.outcome, Scored)
+    assert result.attempt == 1
+
+
 def test_memory_that_runs_out_fails_that_job_alone(opened: Callable[..., WorkerPool]) -> None:
     """A MemoryError comes back as Failed; the worker lives on."""
     pool = opened(Hungry, workers=1)

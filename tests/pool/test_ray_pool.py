@@ -133,6 +133,7 @@ def test_a_job_over_its_time_limit_is_stopped(opened: Callable[..., WorkerPool])
     outcome = results[1].outcome
     assert isinstance(outcome, Failed)
     assert (outcome.kind, outcome.message) == ("timeout", "it took longer than timeout_s of 8 seconds and was stopped")
+    assert outcome.timing.score >= 8  # what it took is counted, GPU-seconds too
     stopped = int(outcome.worker.rpartition(":")[2])
     assert [type(r.outcome) for r in results] == [Scored, Failed, Scored, Scored]
     assert gone([stopped], 10)

@@ -67,6 +67,10 @@ class Actor:
         self._last = Last(turn, outcome)
         return outcome
 
+    def here(self) -> bool:
+        """Asked of a worker that has been idle for a while: if it has died, the next job is not to blame."""
+        return True
+
     def last(self) -> Last:
         """Asked of a worker that was out of reach; answered after what it was at."""
         return self._last

@@ -33,6 +33,13 @@ def ask_last(slots: Sequence[Slot]) -> None:
         slot.pending = slot.actor.last.remote()
 
 
+def gone(slots: Sequence[Slot], timeout: float) -> list[Slot]:
+    """Which of these idle workers have died; one that does not answer in time is not among them."""
+    asked = {slot.actor.here.remote(): slot for slot in slots}
+    done, _ = ray.wait(list(asked), num_returns=len(asked), timeout=timeout)
+    return [asked[ref] for ref in done if isinstance(_value(ref), LOST)]
+
+
 def answers(refs: Sequence[Any], timeout: float) -> list[tuple[Any, object]]:
     """The calls that have ended, waiting for the first: each with its value or what it raised."""
     done, _ = ray.wait(list(refs), num_returns=1, timeout=timeout)

@@ -9,6 +9,7 @@ import logging
 import shlex
 import socket
 import tempfile
+import threading
 import time
 import uuid
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
@@ -28,7 +29,7 @@ AWAY_SECONDS = 60.0  # a head that does not answer for longer is taken for gone
 AGAIN_SECONDS = 1.0
 INTERRUPTED = 130
 NO_FOLDER = 2  # exit code where the profile's root is no folder on the cluster
-STUDY = "mergesearch_study"  # key of the job's metadata
+STUDY, STORE = "mergesearch_study", "mergesearch_store"  # keys of the job's metadata
 
 _LOG = logging.getLogger(__name__)
 
@@ -46,14 +47,15 @@ class Jobs:
         for handler in logging.getLogger("ray").handlers:
             handler.setLevel(logging.WARNING)  # Ray's client tells of each upload
 
-    def running(self, study: str) -> str | None:
-        """The id of a job that works on this study, if one has not ended."""
+    def running(self, study: str, store: str) -> str | None:
+        """The id of a job that works on this study of the store that `store` stands for, if one has not ended."""
         with self._reached():
             found = self._client.list_jobs()
-        mine = [job for job in found if (job.metadata or {}).get(STUDY) == study and not job.status.is_terminal()]
+        said = {STUDY: study, STORE: store}
+        mine = [job for job in found if said.items() <= (job.metadata or {}).items() and not job.status.is_terminal()]
         return str(mine[-1].submission_id) if mine else None
 
-    def submit(self, study: str, root: str, arguments: Sequence[str], files: Mapping[str, str]) -> str:
+    def submit(self, study: str, store: str, root: str, arguments: Sequence[str], files: Mapping[str, str]) -> str:
         """Start `mergesearch ARGUMENTS` in folder `root` of the cluster; returns the job's id.
 
         `files` (name -> text) travel with it; an argument 'files:NAME' becomes the path of one of them there.
@@ -66,7 +68,7 @@ class Jobs:
                 entrypoint=entrypoint(root, arguments),
                 submission_id=job,
                 runtime_env={"working_dir": folder},
-                metadata={STUDY: study},
+                metadata={STUDY: study, STORE: store},
             )
         return job
 
@@ -83,7 +85,7 @@ class Jobs:
         Raises:
             PoolError: the job was killed, or its cluster does not answer any more.
         """
-        asyncio.run(self._tail(job, write))
+        self._tail_in_a_thread(job, write)
         info = self._info(job)
         code = info.driver_exit_code
         if info.status == JobStatus.STOPPED:
@@ -93,6 +95,23 @@ class Jobs:
         if code is not None and code > 0:
             return int(code)
         raise PoolError(f"job {job!r} was killed on the cluster at {self._url}: {info.message or 'nobody knows why'}")
+
+    def _tail_in_a_thread(self, job: str, write: Callable[[str], None]) -> None:
+        """Ray's client may swallow the cancellation that Ctrl-C would be to a loop in this thread."""
+        raised: list[BaseException] = []
+
+        def tail() -> None:
+            try:
+                asyncio.run(self._tail(job, write))
+            except BaseException as error:  # noqa: BLE001 - raised again below
+                raised.append(error)
+
+        thread = threading.Thread(target=tail, name=f"log of {job}", daemon=True)
+        thread.start()
+        while thread.is_alive():
+            thread.join(0.2)
+        if raised:
+            raise raised[0]
 
     async def _tail(self, job: str, write: Callable[[str], None]) -> None:
         """Pass the log on until the job has ended. A link that breaks is made again, where it broke off."""

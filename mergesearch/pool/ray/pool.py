@@ -26,17 +26,29 @@ from mergesearch.pool.base import Job, JobResult, Usage, WorkerFactory
 from mergesearch.pool.jobs import Ticket, finished, now, one_sentence
 from mergesearch.pool.ray import cluster, shared
 from mergesearch.pool.ray.actor import Actor, Last, Started
-from mergesearch.pool.ray.calls import LOST, answers, ask_last, end_quietly, hand_over, kill, node_is_gone, why_lost
+from mergesearch.pool.ray.calls import (
+    LOST,
+    answers,
+    ask_last,
+    end_quietly,
+    gone,
+    hand_over,
+    kill,
+    node_is_gone,
+    why_lost,
+)
 from mergesearch.pool.ray.link import Link, Lost
 from mergesearch.pool.ray.options import Elastic, Options
 from mergesearch.pool.ray.slots import Meter, Slot, State
-from mergesearch.types import Failed
+from mergesearch.types import Failed, Timing
 
 FAILED_STARTS: Final = 3  # processes in a row that die while they start
 RESIZE_SECONDS: Final = 2.0  # how often an elastic pool looks at the cluster's nodes
 ASK_AGAIN_SECONDS: Final = 1.0  # how often a worker that is out of reach is asked for its outcome
 SUSPECT_SECONDS: Final = 300.0  # after that it is given up
 LEAVE_SECONDS: Final = 20.0  # how long the end of the process waits for Ray to let go of a cluster that is gone
+IDLE_SECONDS: Final = 1.0  # without a job, before a worker is asked whether it lives
+ANSWER_SECONDS: Final = 2.0  # that it has for an answer
 PATIENCE_SECONDS: Final = 60.0  # without a worker that is ready, before that is said
 
 _LOG = logging.getLogger(__name__)
@@ -150,7 +162,7 @@ class RayPool:
         """A call into Ray. Raises PoolError if the cluster is gone."""
         try:
             return self._link.call(function)
-        except Lost:
+        except (Lost, ConnectionError):  # Ray's client raises the latter where its connection breaks
             address = self._options.address
             where = "on this machine" if address == "local" else f"at {address}"
             raise PoolError(
@@ -206,7 +218,13 @@ class RayPool:
             self._remove(slot)
 
     def _assign(self) -> None:
-        """Give the oldest jobs to idle workers."""
+        """Give the oldest jobs to idle workers. Those that have died since their last job are replaced first."""
+        idle = [slot for slot in self._slots if slot.state is State.IDLE and now() - slot.free > IDLE_SECONDS]
+        if self._waiting and idle:
+            for slot in idle:
+                slot.free = now()  # those that live are not asked again at once
+            for slot in self._call(lambda: gone(idle, ANSWER_SECONDS)):
+                self._replace(slot)
         given = []
         for slot in self._slots:
             if self._waiting and slot.state is State.IDLE:
@@ -257,7 +275,7 @@ class RayPool:
         if said.fault:
             raise PoolError(said.fault)
         self._failed_starts = 0
-        slot.name, slot.node, slot.state = said.name, said.node, State.IDLE
+        slot.name, slot.node, slot.state, slot.free = said.name, said.node, State.IDLE, now()
         self._meter.ready(slot)
 
     def _done(self, slot: Slot, outcome: Any) -> list[JobResult]:
@@ -265,7 +283,7 @@ class RayPool:
         assert slot.ticket is not None, "only a worker with a job has an outcome"
         result = finished(slot.ticket, outcome, slot.begun, slot.name, self.gpus)
         self._meter.done(slot)
-        slot.ticket, slot.state = None, State.IDLE
+        slot.ticket, slot.state, slot.free = None, State.IDLE, now()
         return [result]
 
     def _suspect(self, slot: Slot) -> list[JobResult]:
@@ -275,7 +293,7 @@ class RayPool:
             return []
         ticket = slot.ticket
         self._meter.away(slot)
-        slot.state = State.SUSPECT
+        slot.state, slot.suspected = State.SUSPECT, now()
         return self._again(slot, ticket, machine_lives=False) if ticket is not None else []
 
     def _late(self, slot: Slot, last: Last) -> list[JobResult]:
@@ -311,6 +329,7 @@ class RayPool:
         """Put the job of a lost worker back in front, unless that was its last attempt."""
         again = ticket.lost(machine_lives, why)
         if isinstance(again, Failed):
+            again = replace(again, timing=Timing(score=now() - slot.begun))
             return [finished(ticket, again, slot.begun, slot.name, self.gpus)]
         self._waiting.appendleft(again)
         return []
@@ -330,7 +349,7 @@ class RayPool:
             return math.inf
         limit = self._options.timeout_s
         if slot.state is State.SUSPECT:
-            limit = min(limit or math.inf, SUSPECT_SECONDS)
+            return slot.suspected + min(limit or math.inf, SUSPECT_SECONDS)
         return slot.begun + limit if limit is not None else math.inf
 
     def _expire(self) -> Iterator[JobResult]:
@@ -345,7 +364,8 @@ class RayPool:
                     continue
             if slot.state is State.BUSY and slot.ticket is not None:
                 limit = self._options.timeout_s
-                failed = Failed("timeout", f"it took longer than timeout_s of {limit:g} seconds and was stopped")
+                sentence = f"it took longer than timeout_s of {limit:g} seconds and was stopped"
+                failed = Failed("timeout", sentence, Timing(score=now() - slot.begun))
                 yield finished(slot.ticket, failed, slot.begun, slot.name, self.gpus)
             self._replace(slot)
 

@@ -27,6 +27,8 @@ class Slot:
     ticket: Ticket | None = None
     turn: int = 0  # numbers its jobs, so that its last outcome is known to be that of the last job
     begun: float = 0.0  # when its job was handed over, or when it was started
+    free: float = 0.0  # since when it has had no job
+    suspected: float = 0.0  # when it was out of reach first
     ask_again: float = 0.0  # a suspect that did not answer is asked again then
     name: str = ""
     node: str = ""
