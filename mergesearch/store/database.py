@@ -13,6 +13,7 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.expression import FunctionElement
 
 from mergesearch.errors import StoreError
+from mergesearch.store.interrupts import held
 
 T = TypeVar("T")
 FIRST_PAUSE: Final = 0.05  # seconds before the second attempt; each next one waits twice as long
@@ -82,17 +83,18 @@ def patiently(database: Database, work: Callable[[], T], seconds: float | None =
 
 
 def read(database: Database, work: Callable[[Connection], T]) -> T:
-    """What `work` reads, in one transaction. Raises StoreError as `patiently` does."""
+    """What `work` reads, in one transaction, which an interrupt waits for. Raises StoreError as `patiently` does."""
 
     def once() -> T:
-        with database.reader.begin() as connection:
+        connection = database.reader.connect()
+        with held(), connection, connection.begin():
             return work(connection)
 
     return patiently(database, once)
 
 
 def write(database: Database, work: Callable[[Connection, Earlier[T] | None], T]) -> T:
-    """The answer of `work`, made in one transaction that is durable on return.
+    """The answer of `work`, made in one transaction that is durable on return. An interrupt waits for its end.
 
     `work` is called again if the database went away. It is given what it had answered before if it may be that this
     arrived, and then has to find out: if it did, it answers the same and writes nothing. Raises as `patiently` does.
@@ -101,7 +103,8 @@ def write(database: Database, work: Callable[[Connection, Earlier[T] | None], T]
 
     def once() -> T:
         nonlocal earlier
-        with database.writer.connect() as connection:
+        connection = database.writer.connect()
+        with held(), connection:
             result = work(connection, earlier)
             try:
                 connection.commit()
