@@ -59,11 +59,18 @@ def describe(
 
 def read_stored(store: StudyStore, name: str) -> StoredStudy:
     """A study of `store`, its whole log folded. Raises StudyNotFound."""
-    record = store.study(name)
-    facts: dict[str, Any] = dict(store.facts(name))
-    objectives = tuple(_objective(body) for body in facts["objectives"])
-    space = SearchSpace.from_dict(facts["space"])
-    return StoredStudy(record, facts, space, Results(objectives, store.events(name)), facts["budget"])
+    record, facts = store.study(name), store.facts(name)
+    return stored(record, facts, Results(objectives_of(facts), store.events(name)))
+
+
+def stored(record: StudyRecord, facts: Mapping[str, Any], results: Results) -> StoredStudy:
+    """A study from its record, its facts and its folded log."""
+    return StoredStudy(record, facts, SearchSpace.from_dict(facts["space"]), results, facts["budget"])
+
+
+def objectives_of(facts: Mapping[str, Any]) -> tuple[Objective, ...]:
+    """The objectives among a study's facts."""
+    return tuple(_objective(body) for body in facts["objectives"])
 
 
 def _objective(body: Mapping[str, Any]) -> Objective:

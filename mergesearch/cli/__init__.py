@@ -14,6 +14,7 @@ COMMANDS = {
     "export": "mergesearch.cli.export:export",
     "score": "mergesearch.cli.score:score",
     "report": "mergesearch.cli.report:report",
+    "serve": "mergesearch.cli.serve:serve",
     "store info": "mergesearch.cli.store:info",
     "store gc": "mergesearch.cli.store:gc",
     "store export": "mergesearch.cli.store:export",

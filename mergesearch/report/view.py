@@ -14,7 +14,7 @@ from mergesearch.results import Results
 from mergesearch.space import SearchSpace, Settings
 from mergesearch.stats import Examples
 from mergesearch.store.base import StudyRecord, StudyStore
-from mergesearch.stored import read_stored
+from mergesearch.stored import StoredStudy, read_stored
 from mergesearch.types import Failed, Split, Timing
 
 FAILURES_SHOWN = 20
@@ -102,8 +102,12 @@ def read_view(store: StudyStore, name: str) -> StudyView:
     Raises:
         StudyNotFound: no study has that name.
     """
-    study = read_stored(store, name)
-    heads = study.facts.get("heads")
+    return view_of(store, read_stored(store, name))
+
+
+def view_of(store: StudyStore, study: StoredStudy) -> StudyView:
+    """What a report shows of a study that was read before. The rest comes from `store`."""
+    name, heads = study.record.name, study.facts.get("heads")
     return StudyView(
         record=study.record,
         results=study.results,
