@@ -39,6 +39,10 @@ class StudyNotFound(StoreError):
     """No study of that name stands in the store."""
 
 
+class NotOffered(StoreError):
+    """No such evaluation is offered, or the token is none of its."""
+
+
 class LeaseError(StoreError):
     """Another controller holds the study, or took it over."""
 

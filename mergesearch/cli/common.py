@@ -89,9 +89,9 @@ def find(study: str, store: str | None) -> Named:
 
 def find_file(path: Path, store: str | None) -> Named:
     """The study of a file. Raises SpecError if the file cannot be one."""
-    from mergesearch.study.source import read_study
+    from mergesearch.study.kinds import read_any
 
-    spec, _ = read_study(path)
+    spec, _ = read_any(path)
     said = spec.store if "store" in spec.model_fields_set else None
     return Named(spec.name, place(store or said))
 

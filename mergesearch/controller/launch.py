@@ -6,24 +6,27 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, final
 
+from mergesearch.controller.black_box import launch_black_box, resume_black_box, stored_black_box
 from mergesearch.controller.lazy import LazyPool
 from mergesearch.controller.loop import Controller, StudyRun
 from mergesearch.controller.observer import Observer, Progress
 from mergesearch.errors import SpecError, StudyNotFound
-from mergesearch.pool.profile import Profile, open_pool
+from mergesearch.pool.profile import EXTERNAL, Profile, open_pool
 from mergesearch.results import Results
 from mergesearch.space import SearchSpace
 from mergesearch.store.base import StudyStore
 from mergesearch.store.open import open_store
 from mergesearch.stored import describe
 from mergesearch.strategies.make import make_strategy, needs
+from mergesearch.study.black_box import BlackBoxSpec
 from mergesearch.study.check import make_scorer
 from mergesearch.study.controls import LABELS, control_name, control_study
 from mergesearch.study.digests import StudyDigests, example_counter
+from mergesearch.study.kinds import read_any
 from mergesearch.study.limits import as_facts, changed, current
 from mergesearch.study.problem import make_problem, missing
 from mergesearch.study.resolve import ResolvedStudy, resolve
-from mergesearch.study.source import Source, parse_study, read_study
+from mergesearch.study.source import Source, parse_study
 from mergesearch.study.spec import Budget, StudySpec
 from mergesearch.study.warm import WarmStart, started_as_stored, warm_start
 from mergesearch.types import Status, Told
@@ -31,11 +34,19 @@ from mergesearch.types import Status, Told
 
 @dataclass(frozen=True, eq=False)
 class Launched:
-    """What a launch came to: the study as resolved from its models, and its results. The store is still open."""
+    """What a launch came to: the study as resolved from its models (None: it has none), and its results. The store is
+    still open."""
 
-    resolved: ResolvedStudy
+    models: ResolvedStudy | None
     results: Results
     store: StudyStore
+
+    @property
+    def resolved(self) -> ResolvedStudy:
+        """The study as resolved from its models. Raises SpecError if it has none."""
+        if self.models is None:
+            raise SpecError("this study has axes and no models: there is nothing to build")
+        return self.models
 
 
 def launch(
@@ -63,7 +74,10 @@ def launch(
     >>> launched.results.best  # doctest: +SKIP
     17
     """
-    study, source = read_study(Path(spec))
+    study, source = read_any(Path(spec))
+    if isinstance(study, BlackBoxSpec):
+        store = store or open_store(study.store)
+        return Launched(None, launch_black_box(study, source, store, workers or Profile(), observers, limits), store)
     study = _limited(study, limits)
     resolved = resolve(study, source.root)
     if why := missing(resolved):
@@ -99,6 +113,8 @@ def resume(
         StudyNotFound: no study of that name. SpecError: its models changed since the launch. Else as `launch`.
     """
     record = store.study(name)
+    if (outside := stored_black_box(store, name)) is not None:
+        return Launched(None, resume_black_box(outside, store, workers or Profile(), observers, limits), store)
     stored = resolve_stored(store, name)
     resolved = replace(stored, spec=_limited(stored.spec, limits))
     if spec_digest(resolved) != record.digest:
@@ -173,6 +189,8 @@ def stored_spec(store: StudyStore, name: str) -> tuple[StudySpec, Path]:
     if not record.spec:
         raise StudyNotFound(f"study {name!r} is a black-box search: it has no study file to resume or export from")
     facts = store.facts(name)
+    if facts.get("outside"):
+        raise SpecError(f"study {name!r} has axes and no models: there is nothing to build or export")
     root = Path(str(facts.get("root", ".")))
     spec = parse_study(Source(f"study {name!r} in the store", record.spec, root))
     spec = spec.model_copy(update={"budget": current(spec.budget, facts)})
@@ -195,9 +213,18 @@ def create(store: StudyStore, resolved: ResolvedStudy, source: Source, start: Wa
         merge={"operator": spec.merge.operator, "options": spec.merge.options},
         heads={o.name: o.head for o in spec.objectives},
         controls={LABELS[control]: control_name(spec.name, control) for control in spec.controls},
+        models=resolved.digests(),
+        preflight=_preflight(resolved),
         **more,
     )
     store.create(spec.name, source.text, spec_digest(resolved), facts=facts | as_facts(spec.budget))
+
+
+def _preflight(resolved: ResolvedStudy) -> list[str]:
+    """What was looked at before the launch and found right; anything else would have been refused."""
+    merged = sum(name in resolved.layout.group_of for name in resolved.base.names)
+    names = ", ".join(o.name for o in resolved.objectives)
+    return [f"base and {len(resolved.experts)} experts agree, {merged} tensors merged", f"the data fit: {names}"]
 
 
 def check_gpus(budget: Budget, workers: Profile) -> None:
@@ -233,11 +260,17 @@ def run(resolved: ResolvedStudy, store: StudyStore, workers: Profile, observers:
     """Run a created study until it ends."""
     spec, budget = resolved.spec, resolved.spec.budget
     kind, options = spec.strategy.kind, spec.strategy.options
+    outside = workers.pool == EXTERNAL
+    problem = make_problem(resolved)
+    if outside and not workers.options.model_dump()["gradients"]:
+        problem = replace(problem, gradients=())
+    if not outside:
+        store.offers.withdraw(spec.name)  # those of an earlier controller, whose evaluations are made here now
     study = StudyRun(
         name=spec.name,
         objectives=resolved.objectives,
         evaluations=budget.evaluations,
-        strategy=make_strategy(kind, make_problem(resolved), spec.strategy.seed, options),
+        strategy=make_strategy(kind, problem, spec.strategy.seed, options),
         work=resolved.recipe,
         baselines=resolved.baselines,
         finalists=spec.holdout.finalists,
@@ -250,9 +283,11 @@ def run(resolved: ResolvedStudy, store: StudyStore, workers: Profile, observers:
         target=budget.target,
         plateau=budget.plateau,
         count=example_counter(resolved),
-        digests=StudyDigests(resolved) if spec.cache else None,
+        # What another program scores is not what our scorers would have said.
+        digests=StudyDigests(resolved) if spec.cache and not outside else None,
+        lasting=outside,
     )
-    pool = LazyPool(lambda: open_pool(workers, resolved.worker(workers.device, workers.threads_per_worker)))
+    pool = LazyPool(lambda: open_pool(workers, resolved.worker(workers.device, workers.threads_per_worker), store))
     try:
         return Controller(study, store, pool, observers).run()
     finally:

@@ -216,6 +216,7 @@ class Controller:
             amounts=self._ledger.amounts(searcher.request, cost or 0.0),
             reached=self._ledger.reached(self._seconds()),
             wish=self._read_wish(),
+            lasting=run.lasting,
         )
         if not facts.closed and self._recommends(facts):
             facts = replace(facts, recommends=True)

@@ -78,6 +78,7 @@ class Facts:
     amounts: tuple[Amount, ...] = ()
     reached: str = ""
     wish: str = ""
+    lasting: bool = False
 
     def fits(self, cost: float) -> bool:
         """Whether that much is left of the budget."""
@@ -119,7 +120,7 @@ def plan(facts: Facts) -> Action:
     if facts.failed_in_a_row >= facts.failures:
         return Action.FAIL
     if facts.wish == "pause":
-        return Action.WAIT if facts.running else Action.PAUSE
+        return Action.WAIT if facts.running and not facts.lasting else Action.PAUSE
     if facts.free <= 0:
         return Action.WAIT
     if facts.unsubmitted:

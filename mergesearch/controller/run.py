@@ -18,7 +18,8 @@ class StudyRun:
     examples of a request, needed where they are limited. `needs` adds to what the strategy itself says that it needs.
     `baselines` are origins 'baseline:...' to evaluate beside the budget; `finalists` 0 means no confirm or test split.
     `digests` gives what a candidate's scores on a split are known by in every study of the store (objective -> digest,
-    empty: not to be shared); without it nothing is taken from the store.
+    empty: not to be shared); without it nothing is taken from the store. `lasting`: its evaluations outlive the
+    controller, so that a pause need not wait for them.
     """
 
     name: str
@@ -38,6 +39,7 @@ class StudyRun:
     plateau: Plateau | None = None
     count: Callable[[Request], int] | None = None
     digests: Callable[[Candidate, Split], Mapping[str, str]] | None = None
+    lasting: bool = False
 
     @property
     def budget(self) -> Budget:

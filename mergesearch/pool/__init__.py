@@ -3,4 +3,5 @@
 POOLS = {
     "inline": "mergesearch.pool.inline:InlinePool",
     "ray": "mergesearch.pool.ray:RayPool",
+    "external": "mergesearch.pool.external:ExternalPool",
 }

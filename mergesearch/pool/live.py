@@ -54,7 +54,7 @@ def load_model(
                     str(folder), local_files_only=True, use_safetensors=True, dtype=dtype or "auto"
                 )
             else:
-                config = transformers.AutoConfig.from_pretrained(str(folder), local_files_only=True)
+                config = transformers.AutoConfig.from_pretrained(str(folder), local_files_only=True)  # nosec B615  # a folder
                 # A copy: transformers takes the tensors as they are, and these may not be written to.
                 own = {name: held.tensor(name).clone() for name in held.names}
                 model = kind.from_pretrained(None, config=config, state_dict=own, dtype=dtype or "auto")
@@ -98,7 +98,8 @@ def names_in_files(base: Checkpoint) -> Mapping[str, str]:
     if kind is None:
         raise CheckpointError(f"{base.folder / 'config.json'}: transformers does not know the class {names[0]!r}")
     with _quiet(), torch.device("meta"):
-        model = kind(transformers.AutoConfig.from_pretrained(str(base.folder), local_files_only=True))
+        config = transformers.AutoConfig.from_pretrained(str(base.folder), local_files_only=True)  # nosec B615  # a folder
+        model = kind(config)
     state = dict(model.state_dict())
     memory = {id(tensor): name for name, tensor in state.items()}  # tensors without memory: known by themselves
     reverted = revert_weight_conversion(model, state)

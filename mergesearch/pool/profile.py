@@ -3,15 +3,19 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import yaml
 from pydantic import ValidationError
 
-from mergesearch.errors import SpecError
+from mergesearch.errors import PoolError, SpecError
 from mergesearch.plugins import Fault, did_you_mean, faults, load
 from mergesearch.pool import POOLS
 from mergesearch.pool.base import WorkerFactory, WorkerOptions, WorkerPool
+from mergesearch.store.base import StudyStore
+
+EXTERNAL: Final = "external"
+"""The kind whose workers are not ours: it needs the study's store, and no factory."""
 
 
 @dataclass(frozen=True)
@@ -69,9 +73,13 @@ def parse_profile(body: Mapping[str, Any], name: str, lines: Mapping[str, int] |
         raise SpecError("\n".join(_at(name, lines, fault) for fault in faults(schema, error))) from None
 
 
-def open_pool(profile: Profile, factory: WorkerFactory) -> WorkerPool:
-    """A pool of the profile's kind whose workers `factory` builds. Raises PoolError if it cannot start."""
-    pool: WorkerPool = load("pool", POOLS, profile.pool)(profile.options, factory)
+def open_pool(profile: Profile, factory: WorkerFactory, store: StudyStore | None = None) -> WorkerPool:
+    """A pool of the profile's kind whose workers `factory` builds; `store` is the study's, needed by kind 'external',
+    whose workers are programs elsewhere. Raises PoolError if it cannot start."""
+    kind = load("pool", POOLS, profile.pool)
+    if profile.pool == EXTERNAL and store is None:
+        raise PoolError("pool 'external' offers the evaluations of a study in a store; launch a study with it")
+    pool: WorkerPool = kind(profile.options, store if profile.pool == EXTERNAL else factory)
     return pool
 
 

@@ -7,6 +7,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from mergesearch.store.offering import OfferStore
 from mergesearch.types import Asked, Candidate, Event, Outcome, Scored, Split, Status, Told
 
 
@@ -85,6 +86,11 @@ class StudyStore(Protocol):
     whether or not the one that broke off had arrived.
     """
 
+    @property
+    def offers(self) -> OfferStore:
+        """The evaluations of its studies that are made outside."""
+        ...
+
     def create(
         self, name: str, spec: str, digest: str, now: float | None = None, facts: Mapping[str, object] | None = None
     ) -> StudyRecord:
@@ -158,8 +164,9 @@ class StudyStore(Protocol):
         """Give the space of what was deleted back to the disk: bytes of the database before and after."""
         ...
 
-    def events(self, name: str, after: int = 0) -> Sequence[Event]:
-        """The log from `seq > after` on, in order. Outcomes come without their per-example arrays."""
+    def events(self, name: str, after: int = 0, limit: int | None = None) -> Sequence[Event]:
+        """The log from `seq > after` on, in order, at most `limit` entries of it. Outcomes come without their
+        per-example arrays."""
         ...
 
     def examples(self, name: str, number: int, split: Split) -> Mapping[str, NDArray[np.float32]]:

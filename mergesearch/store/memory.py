@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from mergesearch.store import refusals
 from mergesearch.store.base import Artifact, Command, Lease, Repeat, StudyRecord
+from mergesearch.store.memory_offers import MemoryOffers, StudyOffers
 from mergesearch.store.values import CACHE, check_action, facts_json, repeated, same_scores, without_examples
 from mergesearch.types import Asked, Candidate, Event, Outcome, Score, Scored, Split, Status, Told, Vector
 
@@ -34,6 +35,7 @@ class _Study:
     done: set[int] = field(default_factory=set)
     artifacts: list[Artifact] = field(default_factory=list)
     times: dict[tuple[int, Split], tuple[float, float | None]] = field(default_factory=dict)
+    offers: StudyOffers = field(default_factory=StudyOffers)
 
 
 @final
@@ -46,6 +48,11 @@ class MemoryStore:
         # Digest of a score -> where it stands: when it was told, the study, the evaluation, the objective.
         self._digests: dict[str, list[tuple[float, _Study, tuple[int, Split], str]]] = {}
         self._lock = threading.RLock()
+        self._offers = MemoryOffers(lambda name: self._find(name).offers, self._lock)
+
+    @property
+    def offers(self) -> MemoryOffers:
+        return self._offers
 
     def create(
         self, name: str, spec: str, digest: str, now: float | None = None, facts: Mapping[str, object] | None = None
@@ -193,9 +200,10 @@ class MemoryStore:
     def compact(self) -> tuple[int, int]:
         return 0, 0
 
-    def events(self, name: str, after: int = 0) -> Sequence[Event]:
+    def events(self, name: str, after: int = 0, limit: int | None = None) -> Sequence[Event]:
+        first = max(0, after)
         with self._lock:
-            return self._find(name).log[max(0, after) :]
+            return self._find(name).log[first : None if limit is None else first + limit]
 
     def examples(self, name: str, number: int, split: Split) -> Mapping[str, NDArray[np.float32]]:
         with self._lock:

@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +16,11 @@ from mergesearch.types import Asked, Event, Failed, Outcome, Score, Scored, Spli
 Scores: TypeAlias = dict[str, Score]
 Metrics: TypeAlias = dict[str, dict[str, Score]]
 
+LAST: Final = 2**31 - 1  # the greatest number that a log can have
 _e, _c, _s = evaluations.c, candidates.c, scores.c
-_is_new = or_(_e.asked_seq > bindparam("b_after"), _e.told_seq > bindparam("b_after"))
+_was_asked = _e.asked_seq.between(bindparam("b_first"), bindparam("b_last"))
+_was_told = _e.told_seq.between(bindparam("b_first"), bindparam("b_last"))
+_is_new = or_(_was_asked, _was_told)
 _NEW_EVALUATIONS = select(
     _e.id, _e.candidate_id, _e.split, _e.status, _e.asked_seq, _e.told_seq, _e.kind, _e.message,
     _e.worker, *TIMING,
@@ -25,14 +28,14 @@ _NEW_EVALUATIONS = select(
 _NEW_CANDIDATES = select(_c.id, *CANDIDATE).where(_c.id.in_(select(_e.candidate_id).where(of_study, _is_new)))
 _NEW_SCORES = (
     select(_s.evaluation_id, _s.objective, _s.metric, _s.value, _s.stderr, _s.n)
-    .where(_s.evaluation_id.in_(select(_e.id).where(of_study, _e.told_seq > bindparam("b_after"))))
+    .where(_s.evaluation_id.in_(select(_e.id).where(of_study, _was_told)))
     .order_by(_s.evaluation_id, _s.position)
 )
 _NEW_GRADIENTS = select(
     arrays.c.evaluation_id, arrays.c.objective, arrays.c.dtype, arrays.c.shape, arrays.c.data
 ).where(
     arrays.c.kind == "gradient",
-    arrays.c.evaluation_id.in_(select(_e.id).where(of_study, _e.told_seq > bindparam("b_after"))),
+    arrays.c.evaluation_id.in_(select(_e.id).where(of_study, _was_told)),
 )
 _TIMES = select(_c.number, _e.split, _e.asked, _e.told).join(evaluations, _e.candidate_id == _c.id).where(of_study)
 _EXAMPLES = (
@@ -44,9 +47,9 @@ _EXAMPLES = (
 )
 
 
-def read_events(connection: Connection, study_id: int, after: int) -> Sequence[Event]:
-    """The log of the study from `seq > after` on, in order, without per-example arrays. Four queries."""
-    bound = {"b_study": study_id, "b_after": after}
+def read_events(connection: Connection, study_id: int, after: int, last: int = LAST) -> Sequence[Event]:
+    """The log of the study behind `after`, up to `last`, in order, without per-example arrays. Four queries."""
+    bound = {"b_study": study_id, "b_first": after + 1, "b_last": last}
     rows = connection.execute(_NEW_EVALUATIONS, bound).all()
     if not rows:
         return []
@@ -58,9 +61,9 @@ def read_events(connection: Connection, study_id: int, after: int) -> Sequence[E
     events: list[Event] = []
     for key, candidate_id, split, status, asked_seq, told_seq, kind, message, worker, *timings in rows:
         candidate = found[candidate_id]
-        if asked_seq > after:
+        if after < asked_seq <= last:
             events.append(Asked(asked_seq, candidate, Split(split)))
-        if status != "asked":
+        if told_seq is not None and after < told_seq <= last:
             timing = timing_from(timings)
             outcome: Outcome = Failed(kind, message, timing, worker)
             if status == "scored":

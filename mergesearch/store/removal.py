@@ -4,12 +4,14 @@ from sqlalchemy import Connection, delete, select
 
 from mergesearch.store import leases, refusals
 from mergesearch.store.schema import (
+    answers,
     arrays,
     artifacts,
     candidates,
     commands,
     evaluations,
     facts,
+    offers,
     repeat_scores,
     repeats,
     scores,
@@ -27,6 +29,6 @@ def remove(connection: Connection, name: str) -> None:
     connection.execute(delete(repeat_scores).where(repeat_scores.c.repeat_id.in_(further)))
     for table in (repeats, scores, arrays):
         connection.execute(delete(table).where(table.c.evaluation_id.in_(own)))
-    for table in (evaluations, candidates, commands, artifacts, facts):
+    for table in (answers, offers, evaluations, candidates, commands, artifacts, facts):
         connection.execute(delete(table).where(table.c.study_id == row.id))
     connection.execute(delete(studies).where(studies.c.id == row.id))

@@ -22,7 +22,7 @@ from sqlalchemy import (
     text,
 )
 
-SCHEMA_VERSION: Final = 3
+SCHEMA_VERSION: Final = 4
 
 metadata = MetaData(
     naming_convention={
@@ -160,6 +160,46 @@ repeat_scores = Table(
     Column("value", Double),
     Column("stderr", Double),
     Column("n", Integer, nullable=False),
+)
+
+# Evaluations that are made outside, see `store/offering.py`. `holders` is a JSON list of names; `leased` and `until`
+# are 0 before the first lease; `body` is '' once it was told.
+offers = Table(
+    "offers",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("study_id", Integer, ForeignKey("studies.id"), nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("split", Text, nullable=False),
+    Column("body", Text, nullable=False),
+    Column("key", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("holders", Text, nullable=False),
+    Column("offered", Double, nullable=False),
+    Column("leased", Double, nullable=False),
+    Column("until", Double, nullable=False),
+    Column("seconds", Double, nullable=False),
+    UniqueConstraint("study_id", "number", "split"),
+    CheckConstraint("state IN ('open', 'leased', 'told')", name="state"),
+    Index(None, "study_id", "state"),
+)
+
+# What was told of an offer: the first answer, and each further one with other scores. `outcome` is JSON, NULL once the
+# controller took it.
+answers = Table(
+    "answers",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("study_id", Integer, ForeignKey("studies.id"), nullable=False),
+    Column("offer_id", Integer, ForeignKey("offers.id"), nullable=False),
+    Column("digest", Text, nullable=False),
+    Column("outcome", Text),
+    Column("attempt", Integer, nullable=False),
+    Column("holder", Text, nullable=False),
+    Column("leased", Double, nullable=False),
+    Column("told", Double, nullable=False),
+    UniqueConstraint("offer_id", "digest"),
+    Index(None, "study_id", sqlite_where=text("outcome IS NOT NULL"), postgresql_where=text("outcome IS NOT NULL")),
 )
 
 commands = Table(

@@ -23,6 +23,7 @@ from mergesearch.store.database import clock as database_clock
 from mergesearch.store.migrate import make_current
 from mergesearch.store.schema import SCHEMA_VERSION, artifacts, commands
 from mergesearch.store.schema import facts as fact_rows
+from mergesearch.store.sql_offers import SqlOffers
 from mergesearch.store.values import check_action, clean_text, facts_json
 from mergesearch.types import Asked, Candidate, Event, Outcome, Scored, Split, Status, Told
 
@@ -44,7 +45,12 @@ class SqlStore:
             StoreError: the database cannot be opened or holds something else.
         """
         self._database = database
+        self._offers = SqlOffers(database)
         patiently(database, partial(make_current, database), patience)
+
+    @property
+    def offers(self) -> SqlOffers:
+        return self._offers
 
     def create(
         self, name: str, spec: str, digest: str, now: float | None = None, facts: Mapping[str, object] | None = None
@@ -155,10 +161,12 @@ class SqlStore:
     def compact(self) -> tuple[int, int]:
         return patiently(self._database, self._database.compact)
 
-    def events(self, name: str, after: int = 0) -> Sequence[Event]:
+    def events(self, name: str, after: int = 0, limit: int | None = None) -> Sequence[Event]:
+        first = max(0, after)
+        last = reading.LAST if limit is None else min(reading.LAST, first + limit)
         return read(
             self._database,
-            lambda connection: reading.read_events(connection, leases.key(connection, name), max(0, after)),
+            lambda connection: reading.read_events(connection, leases.key(connection, name), first, last),
         )
 
     def examples(self, name: str, number: int, split: Split) -> Mapping[str, NDArray[np.float32]]:

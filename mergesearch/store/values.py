@@ -75,10 +75,11 @@ def repeated(outcome: Outcome) -> Outcome:
 
 def same_scores(one: Outcome, other: Outcome) -> bool:
     """Whether the objectives' own scores are equal, to the last bit; a failure has none."""
-    return _plain_scores(one) == _plain_scores(other)
+    return plain_scores(one) == plain_scores(other)
 
 
-def _plain_scores(outcome: Outcome) -> dict[str, tuple[float | None, float | None, int]]:
+def plain_scores(outcome: Outcome) -> dict[str, tuple[float | None, float | None, int]]:
+    """The objectives' own scores as values that compare, NaN as None; none of a failure."""
     scores: Mapping[str, Score] = outcome.scores if isinstance(outcome, Scored) else {}
     return {name: (number_or_null(s.value), number_or_null(s.stderr), int(s.n)) for name, s in scores.items()}
 

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from mergesearch.errors import SpecError
@@ -13,33 +12,11 @@ from mergesearch.merging import make_operator, wrong_count
 from mergesearch.operators import OPERATORS
 from mergesearch.plugins import Fault, PluginOptions, did_you_mean, faults, load
 from mergesearch.scorers import SCORERS
-from mergesearch.store.urls import refuse_password
 from mergesearch.strategies import STRATEGIES
 from mergesearch.study.spec import StudySpec
+from mergesearch.study.text import Source, parse_spec
 
-Position = tuple[int, int]
-
-
-@dataclass(frozen=True)
-class Source:
-    """A study file's text, where its relative paths start, and where each key stands in it."""
-
-    name: str
-    text: str
-    root: Path
-
-    def at(self, path: Iterable[str | int]) -> str:
-        """'file:line:column' of a key path, or of the nearest part of it that exists."""
-        marks = _marks(self.text)
-        keys = tuple(path)
-        while keys and keys not in marks:
-            keys = keys[:-1]
-        line, column = marks.get(keys, (1, 1))
-        return f"{self.name}:{line}:{column}"
-
-    def error(self, found: Iterable[Fault]) -> SpecError:
-        """One SpecError, a line for each fault."""
-        return SpecError("\n".join(f"{self.at(fault.path)}: {fault.sentence}" for fault in found))
+__all__ = ["Source", "parse_study", "plugin_faults", "read_study", "read_text"]
 
 
 def read_study(path: Path) -> tuple[StudySpec, Source]:
@@ -48,32 +25,26 @@ def read_study(path: Path) -> tuple[StudySpec, Source]:
     Raises:
         SpecError: the file is missing, is not YAML, or has keys, kinds or values that cannot be.
     """
+    source = Source(str(path), read_text(path), Path.cwd())
+    return parse_study(source), source
+
+
+def read_text(path: Path) -> str:
+    """The text of a study file. Raises SpecError if it cannot be read."""
     try:
-        text = path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8")
     except OSError as error:
         raise SpecError(f"cannot read study file {str(path)!r}: {error.strerror}") from None
-    source = Source(str(path), text, Path.cwd())
-    return parse_study(source), source
+    except UnicodeDecodeError as error:
+        raise SpecError(f"study file {str(path)!r} is not UTF-8 text (byte {error.start})") from None
 
 
 def parse_study(source: Source) -> StudySpec:
     """The study in `source`, its plug-ins' options checked too. Raises SpecError with line and column."""
-    try:
-        body = yaml.safe_load(source.text)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        where = f"{source.name}:{mark.line + 1}:{mark.column + 1}" if mark else source.name
-        raise SpecError(f"{where}: not valid YAML: {error.problem}") from None
-    if not isinstance(body, dict):
-        raise SpecError(f"{source.name}:1:1: a study file is a mapping that begins with 'name: ...'")
-    try:
-        spec = StudySpec.model_validate(body)
-    except ValidationError as error:
-        raise source.error(faults(StudySpec, error)) from None
+    spec = parse_spec(source)
     found = list(plugin_faults(spec))
     if found:
         raise source.error(found)
-    refuse_password(spec.store)
     return spec
 
 
@@ -163,21 +134,3 @@ def _option_faults(path: tuple[str | int, ...], schema: type[PluginOptions], val
     except ValidationError as error:
         for fault in faults(schema, error):
             yield Fault(path + fault.path, fault.sentence)
-
-
-def _marks(text: str) -> dict[tuple[str | int, ...], Position]:
-    """Key path -> (line, column), counted from 1, of every key and list item."""
-    found: dict[tuple[str | int, ...], Position] = {}
-
-    def walk(node: yaml.Node | None, path: tuple[str | int, ...]) -> None:
-        if isinstance(node, yaml.MappingNode):
-            for key, value in node.value:
-                found[(*path, key.value)] = (key.start_mark.line + 1, key.start_mark.column + 1)
-                walk(value, (*path, key.value))
-        elif isinstance(node, yaml.SequenceNode):
-            for i, item in enumerate(node.value):
-                found[(*path, i)] = (item.start_mark.line + 1, item.start_mark.column + 1)
-                walk(item, (*path, i))
-
-    walk(yaml.compose(text, Loader=yaml.SafeLoader), ())
-    return found

@@ -152,7 +152,7 @@ def test_log_reads_back_in_order(store: StudyStore) -> None:
 
 @pytest.mark.parametrize("after", range(-1, 8))
 def test_events_after_a_number_are_the_tail(store: StudyStore, after: int) -> None:
-    """`after` cuts the log at a number: a tell is read even where its ask lies before the cut."""
+    """`after` and `limit` cut the log at numbers: a tell is read even where its ask lies before the cut."""
     lease = begin(store)
     for number in range(3):
         store.ask(lease, Candidate(number, point(number)), SEARCH, 101.0)
@@ -161,6 +161,8 @@ def test_events_after_a_number_are_the_tail(store: StudyStore, after: int) -> No
     events, tail = store.events("digits"), store.events("digits", after)
     assert [e.seq for e in tail] == list(range(max(0, after) + 1, 7))
     assert all(same(*pair) for pair in zip(events[max(0, after) :], tail, strict=True))
+    piece = store.events("digits", after, limit=2)
+    assert all(same(*pair) for pair in zip(tail[:2], piece, strict=True))
 
 
 def test_points_keep_their_bits(store: StudyStore) -> None:

@@ -9,7 +9,7 @@ from contracts.pool import Opened
 
 from mergesearch.pool import POOLS
 from mergesearch.pool.base import WorkerFactory, WorkerPool
-from mergesearch.pool.profile import open_pool, parse_profile
+from mergesearch.pool.profile import EXTERNAL, open_pool, parse_profile
 
 OPTIONS = {"inline": {}, "ray": {"workers": 2, "cpus_per_worker": 0.5}}
 MARKS = {"ray": [pytest.mark.ray]}
@@ -23,7 +23,8 @@ def cluster() -> Iterator[None]:
     ray.shutdown()
 
 
-@pytest.fixture(params=[pytest.param(kind, marks=MARKS.get(kind, [])) for kind in POOLS])
+# Kind 'external' has no workers of its own; what it promises stands in test_external_pool.py.
+@pytest.fixture(params=[pytest.param(kind, marks=MARKS.get(kind, [])) for kind in POOLS if kind != EXTERNAL])
 def opened(request: pytest.FixtureRequest) -> Iterator[Opened]:
     """Opens pools of one registered kind, and closes them; a new kind needs a line in OPTIONS."""
     if request.param == "ray":

@@ -182,7 +182,7 @@ def collect(pool: WorkerPool, count: int, seconds: float) -> list[JobResult]:
     return results
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(240)
 def test_a_worker_that_was_only_out_of_reach_is_believed_and_used_again(
     opened: Callable[..., WorkerPool], tmp_path: Path
 ) -> None:
@@ -196,7 +196,7 @@ def test_a_worker_that_was_only_out_of_reach_is_believed_and_used_again(
         pool.poll(0.2)
     first = int(next(tmp_path.glob("job-1-*")).name.rpartition("-")[2])
     assert cut(first) > 0
-    results = collect(pool, 2, 40)
+    results = collect(pool, 2, 80)
     assert [(r.job.number, type(r.outcome)) for r in results] == [(1, Scored)] * 2
     assert sorted(r.attempt for r in results) == [1, 2]
     workers = {r.attempt: int(r.outcome.worker.rpartition(":")[2]) for r in results}
@@ -204,7 +204,7 @@ def test_a_worker_that_was_only_out_of_reach_is_believed_and_used_again(
     assert workers[2] != first
     for number in (2, 3):
         pool.submit(Job(number, Split.SEARCH, np.zeros(1)))
-    more = collect(pool, 2, 40)
+    more = collect(pool, 2, 80)
     assert {int(r.outcome.worker.rpartition(":")[2]) for r in more} == set(workers.values())
 
 

@@ -2,4 +2,4 @@
 
 import pytest
 
-pytest.register_assert_rewrite("contracts.store", "contracts.store_more")
+pytest.register_assert_rewrite("contracts.store", "contracts.store_more", "contracts.store_offers")

@@ -7,6 +7,7 @@ import pytest
 from contracts.store import *  # noqa: F403 (the tests themselves)
 from contracts.store import KINDS, url_of
 from contracts.store_more import *  # noqa: F403
+from contracts.store_offers import *  # noqa: F403
 
 from mergesearch.store import STORES
 from mergesearch.store.base import StudyStore

@@ -79,7 +79,26 @@ def fill_v3(store: StudyStore) -> None:
     store.tell(lease, 1, Split.SEARCH, late, 1037.0)
 
 
-FILLS: dict[int, Callable[[StudyStore], None]] = {1: fill_v1, 2: fill_v2, 3: fill_v3}
+def fill_v4(store: StudyStore) -> None:
+    """The studies that `store_v4.sql` holds: those of before, and one that is scored outside. Never change it."""
+    fill_v3(store)
+    store.create("outside", "", "d4", 1040.0)
+    lease = store.acquire("outside", "old-host:4", 60.0, 1041.0)
+    for number in range(4):
+        store.ask(lease, Candidate(number, np.array([number / 3])), Split.SEARCH, 1042.0)
+        store.offers.put("outside", number, Split.SEARCH, f'{{"values": [{number}]}}', f"key{number}", 1043.0)
+    token = store.offers.lease("outside", "größe", 2, 5.0, 1044.0)[0].token
+    own = {"mnist": Score(0.5, 0.125, 8), "cost": Score(-1 / 3)}
+    metrics = {"mnist": {"accuracy": own["mnist"], "loss": Score(1.5, 0.25, 8)}}
+    examples = {"mnist": np.array([0, 1, 1 / 3], dtype=np.float32)}
+    gradients = {"cost": np.array([1 / 3])}
+    outcome = Scored(own, metrics, examples, gradients, Timing(score=2.5), "größe")
+    store.offers.tell("outside", 0, Split.SEARCH, token, outcome, 1045.0)
+    store.offers.lease("outside", "second", 1, 60.0, 1050.0)
+    store.offers.tell("outside", 0, Split.SEARCH, token, Failed("OSError", "no file"), 1051.0)
+
+
+FILLS: dict[int, Callable[[StudyStore], None]] = {1: fill_v1, 2: fill_v2, 3: fill_v3, 4: fill_v4}
 
 
 def save(target: Path) -> None:

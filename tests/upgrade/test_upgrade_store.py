@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from alembic import op
 from contracts.store import same
+from contracts.store_offers import plain_answer
 from postgres import Server
 from sqlalchemy import Boolean, Column, MetaData, create_engine, text
 from upgrade.saved import FILLS, FOLDER
@@ -82,6 +83,10 @@ def check(store: StudyStore, version: int) -> None:
         for one, other in zip(store.repeats(name), expected.repeats(name), strict=True):
             assert (one.number, one.split, one.told) == (other.number, other.split, other.told)
             assert same(one.outcome, other.outcome)
+        assert store.offers.waiting(name) == expected.offers.waiting(name)
+        assert store.offers.counts(name) == expected.offers.counts(name)
+        for one, other in zip(store.offers.answers(name), expected.offers.answers(name), strict=True):
+            assert plain_answer(one) == plain_answer(other)
     values = store.examples("digits-3", 1, Split.SEARCH)
     assert {name: array.tolist() for name, array in values.items()} == {"mnist": [1, 1, 0, 1, 1, 0, 1, 1]}
     digests = {"mnist": "ab" * 32, "cost": "cd" * 32}
@@ -94,6 +99,8 @@ def check(store: StudyStore, version: int) -> None:
     assert same(store.ask(lease, fresh, Split.SEARCH, 2002.0).candidate, fresh)
     assert store.tell(lease, 9, Split.SEARCH, Scored({}), 2003.0) is not None
     store.create("new", "", "", 2004.0)
+    made = store.offers.put("digits-3", 9, Split.TEST, "{}", "key", 2005.0)
+    assert store.offers.lease("digits-3", "w", 9, 60.0, 2006.0)[0].body == made.body
 
 
 def test_every_version_has_a_saved_store() -> None:

@@ -7,7 +7,7 @@ once for all its workers, and removed by the next worker that finds nobody using
 
 import fcntl
 import os
-import pickle
+import pickle  # nosec B403  # between our own processes, see below
 import shutil
 import tempfile
 import uuid
@@ -85,7 +85,7 @@ def unpack(parcels: Parcels, all_gpus: bool) -> Worker:
     folder = _folder(parcels)
     arrays = ray.get([ref for _, ref in parcels.weights])
     held = {folder / name: array for (name, _), array in zip(parcels.weights, arrays, strict=True)}
-    setup = stand(pickle.loads(parcels.setup), folder)
+    setup = stand(pickle.loads(parcels.setup), folder)  # nosec B301  # what our controller put into its cluster
     return over_all_gpus(setup, held) if all_gpus else MergeWorker(setup, held)
 
 
