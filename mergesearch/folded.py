@@ -4,8 +4,8 @@ Both look like the dictionaries they stand for; the objects are made when they a
 """
 
 from array import array
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import astuple
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import astuple, dataclass
 from typing import Generic, TypeVar, final
 
 import numpy as np
@@ -33,6 +33,29 @@ class _Codes(Generic[T]):
         if code == len(self.values):
             self.values.append(value)
         return code
+
+
+@dataclass(frozen=True, eq=False)
+class Columns:
+    """Scored evaluations of one split as columns, far quicker than looking each up: candidates' `numbers` (n,),
+    `scores` in their natural direction and standard `errors` (n, M), NaN where an objective has none, `timing` (n, 5)
+    in seconds in the order of `Timing`'s fields."""
+
+    numbers: NDArray[np.int64]
+    scores: NDArray[np.float64]
+    errors: NDArray[np.float64]
+    timing: NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Listed:
+    """Candidates as columns, in the order they were added: `numbers` and `cost` (n,), `origin` (n,) as places in
+    `origins`."""
+
+    numbers: NDArray[np.int64]
+    cost: NDArray[np.float64]
+    origin: NDArray[np.int64]
+    origins: tuple[str, ...]
 
 
 @final
@@ -98,6 +121,15 @@ class Candidates(Mapping[int, Candidate]):
     def __len__(self) -> int:
         return len(self._numbers)
 
+    def origin(self, number: int) -> str:
+        """Who proposed it. Raises KeyError."""
+        return self._origins.values[self._origin[self._row(number)]]
+
+    def columns(self) -> Listed:
+        """All of them at once, without their points."""
+        origin = np.array(self._origin, dtype=np.int64)
+        return Listed(np.array(self._numbers), np.array(self._cost), origin, tuple(self._origins.values))
+
     def _row(self, number: int) -> int:
         if number not in self:
             raise KeyError(number)
@@ -142,6 +174,10 @@ class Keys(Collection[tuple[int, Split]]):
             self._search.extend(bytes(number + 1 - len(self._search)))
         self._search[number] = 1
 
+    def numbers(self, split: Split) -> NDArray[np.int64]:
+        """The numbers that were added on a split."""
+        return _numbers_on(np.array(self._keys), split)
+
     def __contains__(self, pair: object) -> bool:
         if not (isinstance(pair, tuple) and len(pair) == 2):
             return False
@@ -159,6 +195,10 @@ class Keys(Collection[tuple[int, Split]]):
 
 def _key(number: int, split: Split) -> int:
     return number * len(_SPLITS) + _PLACE[split]
+
+
+def _numbers_on(keys: NDArray[np.int64], split: Split) -> NDArray[np.int64]:
+    return np.asarray(keys[keys % len(_SPLITS) == _PLACE[split]] // len(_SPLITS))
 
 
 def _pair(key: int) -> tuple[int, Split]:
@@ -232,6 +272,33 @@ class Outcomes(Mapping[tuple[int, Split], Outcome]):
 
     def __len__(self) -> int:
         return len(self._keys)
+
+    def failures(self) -> Iterator[tuple[int, Split, Failed]]:
+        """Every failure with its candidate's number and split, in the order they were told."""
+        return ((*_pair(self._keys[place]), failed) for place, failed in self._failed.items())
+
+    def failed(self, split: Split) -> NDArray[np.int64]:
+        """Numbers of the candidates that failed on a split, in the order they were told."""
+        return _numbers_on(np.array(self._keys)[list(self._failed)], split)
+
+    def columns(self, split: Split, objectives: Sequence[str]) -> Columns:
+        """All scores on a split at once, in the order they were added; failures are left out."""
+        keys, offsets = np.array(self._keys), np.array(self._offset)
+        shapes, values = np.array(self._shape), np.array(self._values)
+        kept = keys % len(_SPLITS) == _PLACE[split]
+        kept[list(self._failed)] = False
+        places = np.flatnonzero(kept)
+        shapes, offsets = shapes[places], offsets[places]
+        found = np.full((len(places), len(objectives), 3), np.nan)
+        timing = np.zeros((len(places), _TIMES))
+        for code in np.unique(shapes):
+            rows, shape = np.flatnonzero(shapes == code), self._shapes.values[code]
+            for place, objective in enumerate(objectives):
+                if ("", objective) in shape:
+                    at = offsets[rows] + 3 * shape.index(("", objective))
+                    found[rows, place] = values[at[:, None] + np.arange(3)]
+            timing[rows] = values[(offsets[rows] + 3 * len(shape))[:, None] + np.arange(_TIMES)]
+        return Columns(keys[places] // len(_SPLITS), found[..., 0], found[..., 1], timing)
 
     def _find(self, key: tuple[int, Split]) -> int:
         number, split = key

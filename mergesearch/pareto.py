@@ -190,28 +190,29 @@ class HypervolumeTracker:
         return HypervolumeTracker(self.reference, self.value + gain, frozen_array(np.vstack([left, point])))
 
 
-def knee(losses: ArrayLike) -> int:
+def knee(losses: ArrayLike, *, is_front: bool = False) -> int:
     """Index of the front's knee: furthest below the hyperplane through the extremes of the normalised front.
 
     Losses are scaled to 0 at the front's ideal and 1 at its nadir; the distance below the plane falls with their sum,
     so the smallest sum wins, the first of equals. An objective that does not vary on the front does not count.
+    `is_front`: no row dominates another, so that nothing has to be left out first.
 
     Raises:
         SpecError: no rows.
     """
     table = _table(losses)
-    on_front = _some_front(table)
+    on_front = _some_front(table, is_front)
     rows = table[on_front]
     ideal, nadir = rows.min(axis=0), rows.max(axis=0)
     span = np.where(nadir > ideal, nadir - ideal, 1.0)
     return int(on_front[int(np.argmin(((rows - ideal) / span).sum(axis=1)))])
 
 
-def prefer(losses: ArrayLike, weights: ArrayLike, scale: ArrayLike | None = None) -> int:
+def prefer(losses: ArrayLike, weights: ArrayLike, scale: ArrayLike | None = None, *, is_front: bool = False) -> int:
     """Index of the front row with the least weighted sum of losses / scale; the first of equals.
 
     `weights` (M,) are at least 0 and not all 0; only their ratios matter. `scale` (M,) > 0 brings objectives of
-    different units together (base to expert, say); None leaves the losses as they are.
+    different units together (base to expert, say); None leaves the losses as they are. `is_front`: as in `knee`.
 
     Raises:
         SpecError: no rows, or weights or scale that do not fit.
@@ -222,13 +223,13 @@ def prefer(losses: ArrayLike, weights: ArrayLike, scale: ArrayLike | None = None
         raise SpecError(f"a preference needs {table.shape[1]} weights of at least 0, one above 0; got {share}")
     if unit.shape != share.shape or not np.all(unit > 0):
         raise SpecError(f"the scale needs {table.shape[1]} numbers above 0, got {unit}")
-    on_front = _some_front(table)
+    on_front = _some_front(table, is_front)
     used = share > 0  # 0 * inf would be NaN
     sums = (table[np.ix_(on_front, used)] / unit[used]) @ (share[used] / share.sum())
     return int(on_front[int(np.argmin(sums))])
 
 
-def _some_front(table: NDArray[np.float64]) -> NDArray[np.int64]:
+def _some_front(table: NDArray[np.float64], is_front: bool) -> NDArray[np.int64]:
     if len(table) == 0:
         raise SpecError("the front is empty: no evaluation has been scored yet")
-    return front(table)
+    return np.arange(len(table)) if is_front else front(table)

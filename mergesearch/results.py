@@ -1,21 +1,21 @@
 """What a study's log says so far: counts, the best candidate, the front, the normalisation and the hypervolume."""
 
 from array import array
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mergesearch import pareto
-from mergesearch.folded import Candidates, Keys, Outcomes
+from mergesearch.folded import Candidates, Columns, Keys, Listed, Outcomes
+from mergesearch.growing import GrowingFront
 from mergesearch.types import (
     Asked,
     Candidate,
     Event,
     Failed,
     Objective,
-    Outcome,
     Scored,
     Split,
     Vector,
@@ -62,8 +62,7 @@ class Results:
 
     Only candidates whose scores stand for all examples (`Request.complete`) are compared: they make `scored`, `front`
     and `best`. `cost_asked` and `cost_told` are what the search's candidates took from the budget, baselines aside.
-    `asked` holds what was asked, in order. `baselines_open` counts those asked and not told, `front_version` how often
-    the front changed.
+    `asked` holds what was asked, in order. `baselines_open` counts those asked and not told.
     """
 
     def __init__(
@@ -87,14 +86,15 @@ class Results:
         self.failed_in_a_row = 0
         self.last_failure: Failed | None = None
         self.baselines_open = 0
-        self.front_version = 0
         self._open: dict[tuple[int, Split], None] = {}
         self._origins: dict[str, int] = {}
         self._baselines: dict[str, int] = {}
         self._numbers: array[int] = array("q")
         self._costs: array[float] = array("d")
-        self._front: list[int] = []
-        self._front_losses: NDArray[np.float64] = np.zeros((0, len(objectives)))
+        self._front = GrowingFront(len(objectives))
+        self._entered: list[NDArray[np.int64]] = []
+        self._entered_losses: list[NDArray[np.float64]] = []
+        self._new: list[Vector] = []  # losses of the last of `_numbers`, which the front and the best do not know yet
         self._best: tuple[float, int] | None = None
         for event in events:
             self.add(event)
@@ -145,24 +145,34 @@ class Results:
         assert values is not None
         self._numbers.append(number)
         self._costs.append(self.cost_told)
-        loss = weighted_loss(self.objectives, values)
-        if self._best is None or loss < self._best[0]:
-            self._best = (loss, number)
-        worse_or_equal = np.all(self._front_losses <= values, axis=1)
-        if worse_or_equal.any():
+        self._new.append(values)
+
+    def _settle(self) -> None:
+        """Let the front and the best know what is new: many at a time cost little more than one."""
+        if not self._new:
             return
-        kept = ~np.all(values <= self._front_losses, axis=1)
-        self.front_version += 1
-        self._front = [n for n, keep in zip(self._front, kept, strict=True) if keep] + [number]
-        self._front_losses = np.vstack([self._front_losses[kept], values])
+        table, first = np.array(self._new), len(self._numbers) - len(self._new)
+        self._new.clear()
+        entered = self._front.add(np.array(self._numbers[first:]), table)
+        if len(entered):
+            self._entered.append(first + entered)
+            self._entered_losses.append(table[entered])
+        weights = np.array([o.weight for o in self.objectives])
+        about = table @ weights / weights.sum()
+        # The few that may be best are weighed as everywhere else, to the last bit.
+        least = about.min() if self._best is None else min(about.min(), self._best[0])
+        for row in np.flatnonzero(about <= least + 1e-9 * max(1.0, abs(least))).tolist():
+            loss = weighted_loss(self.objectives, table[row])
+            if self._best is None or loss < self._best[0]:
+                self._best = (loss, self._numbers[first + row])
 
     @property
-    def candidates(self) -> Mapping[int, Candidate]:
+    def candidates(self) -> Candidates:
         """Every candidate asked so far, by its number."""
         return self._candidates
 
     @property
-    def outcomes(self) -> Mapping[tuple[int, Split], Outcome]:
+    def outcomes(self) -> Outcomes:
         """Every outcome so far, by candidate and split, in the order they were told; without gradients."""
         return self._outcomes
 
@@ -172,9 +182,19 @@ class Results:
         return [(self.candidates[number], split) for number, split in self._open]
 
     @property
+    def pending_count(self) -> int:
+        """How many are asked but not told."""
+        return len(self._open)
+
+    @property
     def scored(self) -> list[int]:
         """Numbers of the search's candidates that were scored on all examples, in the order of their scores."""
         return list(self._numbers)
+
+    @property
+    def scored_count(self) -> int:
+        """How many `scored` are."""
+        return len(self._numbers)
 
     @property
     def costs(self) -> list[float]:
@@ -184,22 +204,64 @@ class Results:
     @property
     def front(self) -> list[int]:
         """Numbers of the non-dominated candidates on the search split; of equal scores the first counts."""
-        return sorted(self._front)
+        self._settle()
+        return sorted(self._front.numbers.tolist())
 
     @property
     def front_losses(self) -> NDArray[np.float64]:
         """Losses (n, M) of the front, in no particular order."""
-        return self._front_losses
+        self._settle()
+        return self._front.rows
+
+    @property
+    def front_size(self) -> int:
+        """How many candidates are on the front."""
+        return len(self.front_losses)
+
+    @property
+    def front_version(self) -> int:
+        """How many candidates were on the front when they were scored: it changed as often."""
+        self._settle()
+        return self._front.version
+
+    @property
+    def entered(self) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Those that were on the front when they were scored: places among `scored` (k,), and losses (k, M)."""
+        self._settle()
+        if not self._entered:
+            return np.zeros(0, dtype=np.int64), np.zeros((0, len(self.objectives)))
+        self._entered = [np.concatenate(self._entered)]
+        self._entered_losses = [np.concatenate(self._entered_losses)]
+        return self._entered[0], self._entered_losses[0]
+
+    def front_table(self) -> tuple[list[int], NDArray[np.float64]]:
+        """`front`, and its losses (n, M) in that order."""
+        self._settle()
+        order = np.argsort(self._front.numbers)
+        return self._front.numbers[order].tolist(), self._front.rows[order]
 
     @property
     def best(self) -> int | None:
         """The candidate with the least weighted loss on the search split."""
+        self._settle()
         return None if self._best is None else self._best[1]
 
     def outcome(self, number: int, split: Split = Split.SEARCH) -> Scored | None:
         """The scores of a candidate on a split, None where it was not scored or failed."""
         found = self.outcomes.get((number, split))
         return found if isinstance(found, Scored) else None
+
+    def columns(self, split: Split = Split.SEARCH) -> Columns:
+        """Every scored evaluation of a split, baselines and partial ones too, as arrays; objectives in their order."""
+        return self._outcomes.columns(split, [o.name for o in self.objectives])
+
+    def listed(self) -> Listed:
+        """Every candidate asked so far as columns."""
+        return self._candidates.columns()
+
+    def failed_on(self, split: Split) -> NDArray[np.int64]:
+        """Numbers of the candidates that failed on a split, in the order they were told."""
+        return self._outcomes.failed(split)
 
     def losses(self, number: int, split: Split = Split.SEARCH) -> Vector | None:
         """Losses (M,) of a candidate on a split, None where it was not scored."""
@@ -248,4 +310,4 @@ class Results:
     def hypervolume(self) -> float | None:
         """Normalised hypervolume of the front on the search split; None until it can be normalised."""
         normalisation = self.normalisation()
-        return None if normalisation is None else normalisation.hypervolume(self._front_losses)
+        return None if normalisation is None else normalisation.hypervolume(self.front_losses)

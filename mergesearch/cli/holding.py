@@ -1,7 +1,6 @@
 """Whether a controller works on a study, and asking it for something: what status, pause and cancel share."""
 
 import time
-from dataclasses import dataclass
 from typing import Any
 
 import typer
@@ -9,6 +8,7 @@ import typer
 from mergesearch.cli.common import Named
 from mergesearch.controller.owner import is_dead, owner_name
 from mergesearch.errors import LeaseError
+from mergesearch.report.holding import Holder, holder
 from mergesearch.store.base import Command, StudyRecord, StudyStore
 from mergesearch.stored import read_stored
 from mergesearch.types import Status
@@ -16,24 +16,6 @@ from mergesearch.types import Status
 POLL_SECONDS = 0.5
 LEASE_SECONDS = 10.0  # for taking back a wish that nobody is left to obey
 NOBODY = 1  # exit code where no controller can obey
-
-
-@dataclass(frozen=True)
-class Holder:
-    """Who holds a study's lease. `where` is 'host:pid'; `alive` while its lease runs and its process was not seen
-    dead (only its own machine can see that)."""
-
-    where: str
-    until: float
-    alive: bool
-
-
-def holder(record: StudyRecord, now: float) -> Holder | None:
-    """The holder of a study's lease; None if it was released."""
-    if not record.owner:
-        return None
-    where = ":".join(record.owner.split(":")[:-2]) or record.owner
-    return Holder(where, record.until, record.until > now and not is_dead(record.owner))
 
 
 def standing(store: StudyStore, name: str) -> dict[str, Any]:

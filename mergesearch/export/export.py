@@ -25,6 +25,8 @@ from mergesearch.study.resolve import ResolvedStudy
 from mergesearch.types import Split
 
 KIND = "export"
+BASE = ""
+"""Stands for the base among the names of models: no expert can be called so."""
 
 
 class Plot(Protocol):
@@ -135,11 +137,15 @@ def study_provenance(study: StoredStudy, number: int, plan: MergePlan) -> Proven
     )
 
 
-def plan_mergekit(plan: MergePlan) -> MergekitConfig:
-    """mergekit's configuration of a plan, or why there is none."""
+def plan_mergekit(plan: MergePlan, folders: Mapping[str, str] | None = None) -> MergekitConfig:
+    """mergekit's configuration of a plan, or why there is none.
+
+    `folders`: what to call the models there, the base under ''; None takes the folders that were opened.
+    """
+    named = folders or {BASE: str(plan.base.folder), **{n: str(m.folder) for n, m in plan.experts.items()}}
     models = MergekitModels(
-        base=str(plan.base.folder),
-        experts={name: str(model.folder) for name, model in plan.experts.items()},
+        base=named[BASE],
+        experts={name: named[name] for name in plan.experts},
         architecture=architecture(plan.base),
         dtypes={name: str(plan.base.dtype(name)).removeprefix("torch.") for name in plan.base.names},
         sizes={name: math.prod(plan.base.shape(name)) for name in plan.base.names},

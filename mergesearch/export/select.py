@@ -96,7 +96,7 @@ def at_knee(results: Results) -> int:
         SpecError: there is no front yet.
     """
     numbers, table = _front(results)
-    return numbers[pareto.knee(table)]
+    return numbers[pareto.knee(table, is_front=True)]
 
 
 def by_preference(results: Results, weights: Mapping[str, float]) -> int:
@@ -118,7 +118,7 @@ def by_preference(results: Results, weights: Mapping[str, float]) -> int:
         raise SpecError("a preference needs at least one weight above 0, such as " + repr(f"{names[0]}=1"))
     numbers, table = _front(results)
     share = np.array([weights.get(name, 0.0) for name in names])
-    return numbers[pareto.prefer(table, share, _units(results, table))]
+    return numbers[pareto.prefer(table, share, _units(results, table), is_front=True)]
 
 
 def parse_preference(text: str) -> dict[str, float]:
@@ -146,8 +146,7 @@ def _front(results: Results) -> tuple[list[int], NDArray[np.float64]]:
     """Numbers of the front and their losses (n, M), in the order of the numbers."""
     if not results.front:
         raise SpecError("the study has no front yet: no candidate of its search is scored")
-    rows = [results.losses(number) for number in results.front]
-    return results.front, np.array(rows)
+    return results.front_table()
 
 
 def _units(results: Results, table: NDArray[np.float64]) -> Vector:

@@ -1,8 +1,9 @@
 """All that a report shows of one study, read from its store once."""
 
 import statistics
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import partial
 
 import numpy as np
 
@@ -105,8 +106,9 @@ def read_view(store: StudyStore, name: str) -> StudyView:
     return view_of(store, read_stored(store, name))
 
 
-def view_of(store: StudyStore, study: StoredStudy) -> StudyView:
-    """What a report shows of a study that was read before. The rest comes from `store`."""
+def view_of(store: StudyStore, study: StoredStudy, read: Callable[[str], StoredStudy] | None = None) -> StudyView:
+    """What a report shows of a study that was read before. The rest comes from `store`: its controls by `read`, for
+    those who keep them too; it raises StudyNotFound. None reads their whole logs."""
     name, heads = study.record.name, study.facts.get("heads")
     return StudyView(
         record=study.record,
@@ -119,18 +121,18 @@ def view_of(store: StudyStore, study: StoredStudy) -> StudyView:
         space=study.space,
         examples=lambda number, split: store.examples(name, number, split),
         notes=tuple(map(str, notes)) if isinstance(notes := study.facts.get("notes"), list) else (),
-        controls=_controls(store, study.facts.get("controls")),
+        controls=_controls(read or partial(read_stored, store), study.facts.get("controls")),
         repeats=repeat_report(study.results, store.repeats(name)),
         ended=str(study.facts.get("ended", "")),
     )
 
 
-def _controls(store: StudyStore, named: object) -> tuple[Control, ...]:
+def _controls(read: Callable[[str], StoredStudy], named: object) -> tuple[Control, ...]:
     """The controls of a study that stand in its store; `named` is label -> name of its study."""
     found = []
     for label, name in named.items() if isinstance(named, Mapping) else ():
         try:
-            study = read_stored(store, str(name))
+            study = read(str(name))
         except StudyNotFound:
             continue
         found.append(Control(str(label), study.results, study.chosen))
@@ -151,10 +153,8 @@ def hypervolume(results: Results) -> float | None:
 
 def knee(results: Results) -> int | None:
     """The knee of the search's front; None for one objective or while nothing is scored."""
-    front = results.front
-    if len(results.objectives) < 2 or not front:
-        return None
-    return front[pareto.knee(np.array([results.losses(n) for n in front]))]
+    numbers, table = results.front_table()
+    return numbers[pareto.knee(table, is_front=True)] if len(results.objectives) > 1 and numbers else None
 
 
 def marks(view: StudyView) -> dict[int, str]:
@@ -175,8 +175,7 @@ def spent(evaluations: int, cost: float, budget: float) -> str:
 
 def failures(results: Results) -> list[Failure]:
     """Every failed evaluation, the latest first."""
-    found = [Failure(n, split, o) for (n, split), o in results.outcomes.items() if isinstance(o, Failed)]
-    return found[::-1]
+    return [Failure(*found) for found in results.outcomes.failures()][::-1]
 
 
 def timing(results: Results) -> Timing | None:
