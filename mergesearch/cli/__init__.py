@@ -11,6 +11,7 @@ COMMANDS = {
     "show": "mergesearch.cli.show:show",
     "front": "mergesearch.cli.front:front",
     "candidate": "mergesearch.cli.candidate:candidate",
+    "coefficients": "mergesearch.cli.coefficients:coefficients",
     "export": "mergesearch.cli.export:export",
     "score": "mergesearch.cli.score:score",
     "report": "mergesearch.cli.report:report",

@@ -7,12 +7,15 @@ import typer
 from mergesearch.cli.common import FileArgument, StoreOption, WorkersOption, find_file
 from mergesearch.cli.observing import (
     LOOPBACK,
+    SINK_DIR,
     LogFileOption,
     LogFormatOption,
     LogLevelOption,
     MetricsHostOption,
     MetricsPortOption,
     Observing,
+    SinkDirOption,
+    SinkOption,
     observed,
 )
 
@@ -32,6 +35,8 @@ def launch(
     log_level: LogLevelOption = None,
     metrics_port: MetricsPortOption = None,
     metrics_host: MetricsHostOption = LOOPBACK,
+    sink: SinkOption = None,
+    sink_dir: SinkDirOption = SINK_DIR,
 ) -> None:
     """Launch the study of a file and run it to its end. Ctrl-C stops it cleanly; `mergesearch resume` goes on.
 
@@ -50,6 +55,6 @@ def launch(
         if there := cluster(workers, detach):
             launch_there(there, named, file, context, detach)
             return
-    observing = Observing(log_format, log_file, log_level, metrics_port, metrics_host)
+    observing = Observing(log_format, log_file, log_level, metrics_port, metrics_host, tuple(sink or ()), sink_dir)
     with observed(named, observing) as more, watched(named, plain=observing.on_stderr) as view:
         run(file, workers=profile(workers), store=named.place.open(create=True), observers=[view, *more])

@@ -9,11 +9,11 @@ from mergesearch.cli.common import JsonOption, print_json
 
 
 def list_plugins(
-    family: Annotated[str, typer.Argument(help="operators, strategies or scorers.", show_default=False)],
+    family: Annotated[str, typer.Argument(help="operators, strategies, scorers or sinks.", show_default=False)],
     json: JsonOption = False,
     markdown: Annotated[bool, typer.Option(help="Print the page docs/<family>.md.")] = False,
 ) -> None:
-    """List what a study file may name, with options, knobs and metrics as the code declares them.
+    """List what a study file or --sink may name, with options, knobs and metrics as the code declares them.
 
     Example: mergesearch list strategies
     """
@@ -21,6 +21,7 @@ def list_plugins(
     from rich.table import Table
 
     from mergesearch.errors import SpecError
+    from mergesearch.observe.sinks import SINKS
     from mergesearch.operators import OPERATORS
     from mergesearch.plugins import did_you_mean
     from mergesearch.scorers import SCORERS
@@ -29,7 +30,7 @@ def list_plugins(
     if markdown:
         typer.echo(_page(family), nl=False)
         return
-    tables = {"operators": OPERATORS, "strategies": STRATEGIES, "scorers": SCORERS}
+    tables = {"operators": OPERATORS, "strategies": STRATEGIES, "scorers": SCORERS, "sinks": SINKS}
     if family not in tables:
         raise SpecError(f"there is no list of {family!r}{did_you_mean(family, tables)}")
     rows = [describe(family, kind, table) for kind, table in [(k, tables[family]) for k in tables[family]]]

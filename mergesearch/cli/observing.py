@@ -49,7 +49,20 @@ MetricsPortOption: TypeAlias = Annotated[
 MetricsHostOption: TypeAlias = Annotated[
     str, typer.Option("--metrics-host", help="Address that the metrics are served on; 0.0.0.0 for all.")
 ]
+SinkOption: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--sink",
+        metavar="KIND[:OPTION=VALUE,...]",
+        help="Also write to wandb, mlflow or tensorboard; may be given several times. Options: mergesearch list sinks.",
+        show_default=False,
+    ),
+]
+SinkDirOption: TypeAlias = Annotated[
+    Path, typer.Option("--sink-dir", help="Folder for what sinks write, a subfolder for each kind.")
+]
 LOOPBACK = "127.0.0.1"
+SINK_DIR = Path("runs/sinks")
 
 
 @dataclass(frozen=True)
@@ -61,6 +74,8 @@ class Observing:
     log_level: LogLevel | None = None
     metrics_port: int | None = None
     metrics_host: str = LOOPBACK
+    sinks: tuple[str, ...] = ()
+    sink_dir: Path = SINK_DIR
 
     @property
     def asked(self) -> bool:
@@ -78,10 +93,14 @@ def observed(named: Named, options: Observing) -> Iterator[Sequence[Observer]]:
     """The observers that the options ask for, while a study runs.
 
     Raises:
-        SpecError: the log file cannot be written, or the port of the metrics is taken.
+        SpecError: the log file cannot be written, the port of the metrics is taken, or a sink is unknown or its package
+            not installed.
     """
     from mergesearch.observe.logs import LogObserver, logging_to
     from mergesearch.observe.metrics import MetricsObserver
+    from mergesearch.observe.sinks.open import choose, known_of
+
+    chosen = [choose(text, options.sink_dir) for text in options.sinks]
 
     level = options.log_level or (LogLevel.INFO if options.asked else LogLevel.WARNING)
     with ExitStack() as stack:
@@ -94,19 +113,23 @@ def observed(named: Named, options: Observing) -> Iterator[Sequence[Observer]]:
             served = stack.enter_context(MetricsObserver(options.metrics_port, options.metrics_host))
             typer.echo(f"metrics: http://{served.host}:{served.port}/metrics", err=True)
             observers.append(served)
+        sinks = [stack.enter_context(sink.observer(lambda name: known_of(named.place.open, name))) for sink in chosen]
         try:
-            yield observers
+            yield [*observers, *sinks]
         finally:
-            if (record := _record(named)) is not None:
+            if (record := _record(named, named.name)) is not None:
                 log.ended(record)
+            for sink in sinks:
+                if sink.study and (record := _record(named, sink.study)) is not None:
+                    sink.ended(record.status.value)
 
 
-def _record(named: Named) -> StudyRecord | None:
-    """How the study stands; None where the store cannot tell, which an error on its way out says."""
+def _record(named: Named, name: str) -> StudyRecord | None:
+    """How a study of the store stands; None where the store cannot tell, which an error on its way out says."""
     try:
         store = named.place.open()
         try:
-            return store.study(named.name)
+            return store.study(name)
         finally:
             store.close()
     except StoreError:

@@ -85,6 +85,9 @@ def _forwarded(context: typer.Context) -> list[str]:
         value = context.params.get(option.name or "")
         if option.param_type_name != "option" or option.name in HERE or value is None or value == option.default:
             continue
+        if isinstance(value, list | tuple):
+            words += [word for one in value for word in (option.opts[0], str(one))]
+            continue
         if isinstance(value, bool):
             words.append(option.opts[0] if value else option.secondary_opts[0])
         else:

@@ -15,12 +15,15 @@ from mergesearch.cli.limits import (
 )
 from mergesearch.cli.observing import (
     LOOPBACK,
+    SINK_DIR,
     LogFileOption,
     LogFormatOption,
     LogLevelOption,
     MetricsHostOption,
     MetricsPortOption,
     Observing,
+    SinkDirOption,
+    SinkOption,
     observed,
 )
 
@@ -42,6 +45,8 @@ def resume(
     log_level: LogLevelOption = None,
     metrics_port: MetricsPortOption = None,
     metrics_host: MetricsHostOption = LOOPBACK,
+    sink: SinkOption = None,
+    sink_dir: SinkDirOption = SINK_DIR,
 ) -> None:
     """Go on with a study where its log ends: after Ctrl-C, a pause, a failure, or a crash.
 
@@ -63,6 +68,6 @@ def resume(
             resume_there(there, named, context, detach)
             return
     opened = named.place.open()
-    observing = Observing(log_format, log_file, log_level, metrics_port, metrics_host)
+    observing = Observing(log_format, log_file, log_level, metrics_port, metrics_host, tuple(sink or ()), sink_dir)
     with observed(named, observing) as more, watched(named, plain=observing.on_stderr) as view:
         run(named.name, opened, workers=profile(workers), observers=[view, *more], limits=raised)

@@ -1,4 +1,4 @@
-"""What every picture shares: the palette, a canvas without global state, writing PNG and SVG.
+"""What every picture shares: the palette, a canvas without global state, writing PNG, SVG and PDF.
 
 matplotlib is imported where it is used, so that commands which draw nothing start fast. Colours are those of Okabe and
 Ito ("Color Universal Design", 2008), told apart with any colour vision; marks differ in shape as well.
@@ -20,7 +20,7 @@ INK, FAINT, GRID, PAGE = "#24292f", "#8c959f", "#d8dee4", "#ffffff"
 BLUE, ORANGE, GREEN, PURPLE, RED = "#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00"
 FONT = 10.0
 DPI = 190
-SUFFIXES = (".png", ".svg")
+SUFFIXES = (".png", ".svg", ".pdf")
 
 
 @dataclass(frozen=True)
@@ -69,17 +69,22 @@ def dress(axes: Axes, xlabel: str = "", ylabel: str = "", font: float = FONT) ->
 
 
 def save(figure: Figure, path: str | Path) -> Path:
-    """Write a figure as PNG or SVG, by the path's ending; missing folders are made.
+    """Write a figure as PNG, SVG or PDF, by the path's ending; missing folders are made.
 
     Raises:
         SpecError: another ending.
     """
     target = Path(path)
     if target.suffix.lower() not in SUFFIXES:
-        raise SpecError(f"cannot draw {target.name!r}: a picture ends in {' or '.join(SUFFIXES)}")
+        raise SpecError(f"cannot draw {target.name!r}: a picture ends in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}")
     target.parent.mkdir(parents=True, exist_ok=True)
     if target.suffix.lower() == ".svg":
         target.write_text(svg(figure, target.stem), encoding="utf-8")
+    elif target.suffix.lower() == ".pdf":
+        import matplotlib
+
+        with matplotlib.rc_context({"pdf.fonttype": 42}):  # TrueType: text that one can select, and journals take
+            figure.savefig(target, format="pdf", facecolor=PAGE, metadata={"CreationDate": None})
     else:
         figure.savefig(target, format="png", dpi=DPI, facecolor=PAGE)
     return target

@@ -88,7 +88,7 @@ def difference(
     variance, gains = 0.0, []
     for weight, objective in zip(shares(results.objectives), results.objectives, strict=True):
         scores = (mine.scores[objective.name], theirs.scores[objective.name])
-        pairs = _gains(objective, scores, kept[0].get(objective.name), kept[1].get(objective.name))
+        pairs = example_gains(objective, scores, kept[0].get(objective.name), kept[1].get(objective.name))
         if pairs is None:
             variance += weight**2 * (scores[0].stderr ** 2 + scores[1].stderr ** 2)
             continue
@@ -109,7 +109,7 @@ def shares(objectives: tuple[Objective, ...]) -> Vector:
     return np.asarray(weights / weights.sum(), dtype=np.float64)
 
 
-def _gains(
+def example_gains(
     objective: Objective,
     scores: tuple[Score, Score],
     mine: NDArray[np.float32] | None,

@@ -9,6 +9,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from mergesearch.report.coefficients import coefficients_of
 from mergesearch.report.estimate import NOTHING, Estimate, better, duration, mean_unit, unit_of, units_sentence
 from mergesearch.report.scatter import scatter
 from mergesearch.report.table import mean, name_of
@@ -184,6 +185,17 @@ def render_candidate(view: StudyView, number: int, settings: Settings | None = N
             drawn = _settings(table, start.get(knob), view.space.groups, view.space.experts)
             parts += [Text(), Text(knob, style="bold"), drawn]
     return Group(*parts)
+
+
+def render_coefficients(view: StudyView, number: int) -> RenderableType:
+    """The settings of a merge of the search alone, a table of groups by experts for each knob. Raises SpecError."""
+    tables, space = coefficients_of(view, number)
+    start = view.start()
+    parts: list[RenderableType] = []
+    for knob, table in tables.items():
+        parts += [Text(knob, style="bold"), _settings(table, start.get(knob), space.groups, space.experts), Text()]
+    note = "Blue: above where the search started, red: below it."
+    return Group(*parts, Text(note, style="dim"))
 
 
 def wanted(candidate: Candidate) -> str:

@@ -44,7 +44,7 @@ class Outline(HTMLParser):
 )
 def test_a_finished_study_has_every_part(view, tmp_path):
     """Comparison, verdicts, pictures, budget, diagnostics, failures, export; well-formed, nothing fetched."""
-    text = write_report(view, tmp_path / "new" / "report.html").read_text(encoding="utf-8")
+    text = write_report(view, tmp_path / "new" / "report.html", static=True).read_text(encoding="utf-8")
     outline = Outline(text)
     assert outline.open == []
     assert outline.fetched == []
@@ -67,7 +67,7 @@ def test_a_finished_study_has_every_part(view, tmp_path):
 @pytest.mark.parametrize("view", [empty(1), unfinished(1), unfinished(3), unfinished(2, baselines=True)])
 def test_an_unfinished_study_has_a_report(view):
     """Whatever is missing is left out; nothing is None on the page."""
-    text = report_html(view)
+    text = report_html(view, static=True)
     assert Outline(text).open == []
     assert "None" not in re.sub(r"<p>None\.</p>", "", text)
     assert "of 40 evaluations" in text or "of 60 evaluations" in text
@@ -79,7 +79,7 @@ def test_messages_are_escaped():
     study.search(3)
     failed = Failed("ValueError", "<script>alert('x')</script> & <b>bold</b>")
     study.add(study.space.decode(study.space.start)["coefficient"], "sample", study.space.start, failed)
-    text = report_html(study.view())
+    text = report_html(study.view(), static=True)
     assert "<script>" not in text
     assert "&lt;script&gt;" in text
     assert "1 failed" in text
@@ -89,7 +89,7 @@ def test_names_are_escaped_in_the_pictures_too():
     """A study of the public search function may name objectives as it likes."""
     study = Study(2, names=("a<b>&c", "x > y"))
     study.search(5)
-    text = report_html(study.view())
+    text = report_html(study.view(), static=True)
     assert "a<b>" not in text
     assert "a&lt;b&gt;&amp;c" in text
     assert Outline(text).open == []
@@ -107,4 +107,4 @@ def test_a_long_front_is_cut():
 def test_the_page_is_the_same_every_time():
     """Bootstrap and pictures are seeded: two reports of one study are equal, byte for byte."""
     view = finished(2, 10)
-    assert report_html(view) == report_html(view)
+    assert report_html(view, static=True) == report_html(view, static=True)

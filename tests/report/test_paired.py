@@ -8,7 +8,7 @@ from report.synthetic import Study, finished
 
 from mergesearch.controller.finalists import paired_error
 from mergesearch.report.estimate import PERCENT, Estimate
-from mergesearch.report.paired import Difference, Verdict, _gains, bootstrap, difference
+from mergesearch.report.paired import Difference, Verdict, bootstrap, difference, example_gains
 from mergesearch.results import UNIFORM
 from mergesearch.types import Direction, Objective, Score, Scored, Split, Told
 
@@ -92,8 +92,8 @@ def test_examples_whose_mean_is_not_the_score_are_not_paired():
     """A metric that is no mean of examples (F1, a correlation) gets no bootstrap of means."""
     objective = Objective("f1", Direction.MAX, low=0.0, high=1.0)
     values = np.array([0.0, 1.0], np.float32)
-    assert _gains(objective, (Score(0.9), Score(0.5)), values, values) is None
-    assert _gains(objective, (Score(0.5), Score(0.5)), values, values).tolist() == [0.0, 0.0]
+    assert example_gains(objective, (Score(0.9), Score(0.5)), values, values) is None
+    assert example_gains(objective, (Score(0.5), Score(0.5)), values, values).tolist() == [0.0, 0.0]
 
 
 def test_an_unscored_candidate_has_no_difference():

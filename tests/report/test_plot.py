@@ -96,8 +96,8 @@ def test_what_cannot_be_drawn_is_said(tmp_path):
         front_figure(unfinished(2).results, x="mnits")
     with pytest.raises(SpecError, match="both"):
         front_figure(unfinished(2).results, x="mnist", y="mnist")
-    with pytest.raises(SpecError, match=r"\.png or \.svg"):
-        plot_front(unfinished(2).results, tmp_path / "front.pdf")
+    with pytest.raises(SpecError, match=r"\.png, \.svg or \.pdf"):
+        plot_front(unfinished(2).results, tmp_path / "front.gif")
     with pytest.raises(SpecError, match="2 groups and 2 experts"):
         heatmap_figure(np.zeros((3, 2)), ["a", "b"], ["x", "y"])
 
