@@ -36,7 +36,7 @@ _UNSUPPORTED = {
     "use_dora": "DoRA, which also learns a magnitude for each column",
     "lora_bias": "a bias beside the factors",
     "modules_to_save": "whole modules (modules_to_save) beside the factors",
-    "trainable_token_indices": "rows of the embedding beside the factors",
+    "trainable_token_indices": "rows of the embedding beside the factors",  # nosec B105  # a sentence
     "target_parameters": "parameters that are no linear layers (target_parameters)",
     "layer_replication": "replicated layers (layer_replication)",
     "alora_invocation_tokens": "activation by tokens (aLoRA), which no weight can hold",

@@ -164,7 +164,7 @@ class TextClassification:
         from transformers import AutoTokenizer
 
         model, table, rows = self._context.model, self._tables[self._paths[split]], self._rows[split]
-        tokenizer = AutoTokenizer.from_pretrained(str(model), local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(str(model), local_files_only=True)  # nosec B615  # a folder
         config = model_config(model)
         longest = min(
             tokenizer.model_max_length, int(config.get("max_position_embeddings", tokenizer.model_max_length))

@@ -5,10 +5,11 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
 from mergesearch.errors import LeaseError, MergesearchError, SpecError, StoreError, StudyNotFound
+from mergesearch.web.pages.rendering import page
 
 MEDIA = "application/problem+json"
 
@@ -27,24 +28,37 @@ def problem(status: int, detail: str, **more: Any) -> JSONResponse:
     return JSONResponse(body, status, media_type=MEDIA)
 
 
+def shown(request: Request, answer: JSONResponse, detail: str) -> Response:
+    """The same as a page, where a browser has asked for one."""
+    wanted = "text/html" in request.headers.get("accept", "") and not request.url.path.startswith("/api/")
+    if not wanted or not hasattr(request.state, "csrf"):
+        return answer
+    title = HTTPStatus(answer.status_code).phrase
+    made = page(request, "problem.html", title=title, detail=detail[:1].upper() + detail[1:])
+    made.status_code = answer.status_code
+    return made
+
+
 def install(app: FastAPI) -> None:
-    """Answer every error of `app` as a problem."""
+    """Answer every error of `app` as a problem, to a visitor of a page as a page."""
 
     @app.exception_handler(MergesearchError)
-    def ours(_: Request, error: MergesearchError) -> JSONResponse:
-        return problem(next(status for kind, status in STATUS if isinstance(error, kind)), str(error))
+    def ours(request: Request, error: MergesearchError) -> Response:
+        said = request.app.state.security.cut(str(error))
+        return shown(request, problem(next(status for kind, status in STATUS if isinstance(error, kind)), said), said)
 
     @app.exception_handler(HTTPException)
-    def http(_: Request, error: HTTPException) -> JSONResponse:
-        answer = problem(error.status_code, str(error.detail))
+    def http(request: Request, error: HTTPException) -> Response:
+        answer = shown(request, problem(error.status_code, str(error.detail)), str(error.detail))
         answer.headers.update(error.headers or {})
         return answer
 
     @app.exception_handler(RequestValidationError)
-    def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
+    def invalid(request: Request, error: RequestValidationError) -> Response:
         found = [{"where": "/".join(map(str, e["loc"])), "what": e["msg"]} for e in error.errors()]
         said = "; ".join(f"{f['where']}: {f['what']}" for f in found)
-        return problem(422, f"the request does not fit: {said}", errors=found)
+        said = f"the request does not fit: {said}"
+        return shown(request, problem(422, said, errors=found), said)
 
     @app.exception_handler(Exception)
     def unforeseen(_: Request, __: Exception) -> JSONResponse:

@@ -8,6 +8,9 @@ from fastapi import Depends, Request
 from mergesearch.store.base import StudyStore
 from mergesearch.web.feeds import Feeds
 from mergesearch.web.settings import Settings
+from mergesearch.web.streams import Streams
+from mergesearch.web.summaries import Summaries
+from mergesearch.web.traffic import Traffic
 
 
 @dataclass(eq=False)
@@ -17,6 +20,9 @@ class Service:
     settings: Settings
     store: StudyStore
     feeds: Feeds
+    summaries: Summaries
+    streams: Streams
+    traffic: Traffic
     templates: Any
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 ROOT = Path(__file__).parents[2]
 ADDRESS = re.compile(r"http://\S+?/")
@@ -27,13 +28,23 @@ class Serving:
 def serving(
     store: str, *options: str, folder: Path | None = None, environment: Mapping[str, str] | None = None
 ) -> Iterator[Serving]:
-    """`mergesearch serve` on a free port, in `folder`; SIGTERM at the end, which it must obey."""
+    """`mergesearch serve` on a free port, in `folder`; SIGTERM at the end, which it must obey.
+
+    Its token is a new one, unless `environment` says where one is kept (MERGESEARCH_TOKEN_FILE).
+    """
+    with TemporaryDirectory() as made, _started(store, *options, folder=folder, environment={
+        "MERGESEARCH_TOKEN_FILE": f"{made}/token", **(environment or {})}) as server:  # fmt: skip
+        yield server
+
+
+@contextmanager
+def _started(store: str, *options: str, folder: Path | None, environment: Mapping[str, str]) -> Iterator[Serving]:
     process = subprocess.Popen(
         [sys.executable, "-m", "mergesearch", "serve", "--store", store, "--port", "0", *options],
         stdout=subprocess.PIPE,
         text=True,
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **(environment or {})},
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **environment},
     )
     assert process.stdout is not None
     try:
