@@ -164,7 +164,7 @@ def turn_evil(what: str) -> None:
         now = psutil.Process().memory_info().vms
         resource.setrlimit(resource.RLIMIT_AS, (now + 2**28, resource.RLIM_INFINITY))
     if what in ("eat", "limited"):
-        eaten = [np.ones(2**21) for _ in range(256)]  # 16 MiB each, touched: 4 GiB, if nothing stops it before
+        eaten = [np.ones(2**21) for _ in range(512)]  # 16 MiB each, touched: 8 GiB, if nothing stops it before
         time.sleep(3600 if eaten else 0)
 
 

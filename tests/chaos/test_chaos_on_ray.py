@@ -109,9 +109,10 @@ def test_a_controller_that_ends_leaves_a_study_to_resume(
 def test_ray_s_memory_monitor(tmp_path: Path, nursery: Nursery) -> None:
     """A candidate that takes a node's memory is stopped by Ray before the system is; its job is tried again."""
     memory = psutil.virtual_memory()
-    limit = (memory.total - memory.available + 2 * 2**30) / memory.total
+    # Room enough that other tests, which run beside this one, do not use it up.
+    limit = (memory.total - memory.available + 3 * 2**30) / memory.total
     if limit > 0.95:
-        pytest.skip("this machine has less than 2 GiB to spare")
+        pytest.skip("this machine has less than 3 GiB to spare")
     with cluster(1, RAY_memory_usage_threshold=f"{limit:.4f}", RAY_memory_monitor_refresh_ms="100") as made:
         script = script_of(made, tmp_path, "memory", evil={"4": "eat"}, budget=10.0, pool={"workers": 1})
         ended = nursery.run(script, 120.0)

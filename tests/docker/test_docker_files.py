@@ -10,15 +10,26 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 import yaml
 from dockerfile import read, stage, stages
 from jsonschema.validators import validator_for
 
+from mergesearch.cli.app import app
 from mergesearch.pool.profile import load_profile
+from mergesearch.web.api import health
+from mergesearch.web.app import API
+from mergesearch.web.security.tokens import known_token, matches
+from mergesearch.web.settings import PORT
 
 ROOT = Path(__file__).parents[2]
 DOCKER = ROOT / "docker"
 DOCKERFILE = read(DOCKER / "Dockerfile")
+
+
+def command(name: str) -> Any:
+    """A command of the command line."""
+    return typer.main.get_command(app).commands[name]  # type: ignore[attr-defined]
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +84,7 @@ def test_no_password_stands_in_the_file(compose: Any) -> None:
     assert (DOCKER / "Dockerfile.dockerignore").read_text().splitlines()[1] == "*"
 
 
-@pytest.mark.parametrize("target", ["controller", "worker"])
+@pytest.mark.parametrize("target", ["controller", "worker", "server"])
 def test_a_target_runs_as_nobody_special_and_is_looked_after(target: str) -> None:
     """A user that is not root, a health check, an entrypoint; everything that is copied exists and is let in."""
     parts = stage(DOCKERFILE, target)
@@ -93,8 +104,31 @@ def test_the_profile_is_for_this_cluster(compose: Any) -> None:
     """Its Jobs URL is the head's, its root where the services mount the models."""
     options = load_profile(DOCKER / "workers.yaml").options.model_dump()
     assert options["jobs"] == "http://ray-head:8265"
-    for name in ("ray-head", "ray-worker", "controller"):
+    for name in ("ray-head", "ray-worker", "controller", "server"):
         assert any(f":{options['root']}" in volume for volume in compose["services"][name]["volumes"])
+
+
+def test_the_server_is_published_to_this_machine_alone(compose: Any) -> None:
+    """Its port is `mergesearch serve`'s own, on loopback; its health check asks a route that there is, on that port."""
+    server = compose["services"]["server"]
+    assert server["ports"] == [f"127.0.0.1:{PORT}:{PORT}"]
+    parts = {i.word: i.rest for i in stage(DOCKERFILE, "server")}
+    assert parts["EXPOSE"] == str(PORT)
+    assert f'"http://127.0.0.1:{PORT}{API}{health.router.routes[0].path}"' in parts["HEALTHCHECK"]  # type: ignore[attr-defined]
+    for word in json.loads(parts["ENTRYPOINT"])[2:] + server["command"]:
+        assert word.partition("=")[0] in {option for p in command("serve").params for option in p.opts}
+    assert server["environment"]["MERGESEARCH_TOKEN_FILE"].removeprefix("/run/secrets/") in server["secrets"]
+
+
+def test_the_readme_makes_the_hash_of_its_token(tmp_path: Path) -> None:
+    """Its lines, run by a shell, give a token that the server takes by that hash."""
+    lines = [line for line in (DOCKER / "README.md").read_text().splitlines() if "serve_token" in line and ">" in line]
+    subprocess.run(["bash", "-euc", "umask 077\n" + "\n".join(lines)], cwd=tmp_path, check=True)
+    token = (tmp_path / "serve_token").read_text()
+    found = known_token({"MERGESEARCH_TOKEN_FILE": str(tmp_path / "serve_token_hash")})
+    assert len(token) == 64
+    assert matches(token, found.hash)
+    assert not matches(token[:-1], found.hash)
 
 
 def test_every_file_is_described() -> None:
