@@ -6,6 +6,7 @@ from pathlib import Path
 from mergesearch.controller.lazy import LazyPool
 from mergesearch.controller.loop import Controller, StudyRun
 from mergesearch.controller.observer import Observer
+from mergesearch.controller.owner import person
 from mergesearch.errors import SpecError
 from mergesearch.pool.base import Worker
 from mergesearch.pool.external import Options
@@ -35,7 +36,13 @@ def launch_black_box(
     spec = _limited(spec, limits)
     strategy = _strategy(spec, workers)
     facts = describe(
-        spec.space, spec.wanted, spec.budget.evaluations, spec.strategy.kind, root=str(source.root), outside=True
+        spec.space,
+        spec.wanted,
+        spec.budget.evaluations,
+        spec.strategy.kind,
+        root=str(source.root),
+        outside=True,
+        by=person(),
     )
     store.create(spec.name, source.text, spec.digest, facts=facts | as_facts(spec.budget))
     return _run(spec, strategy, store, workers, observers)

@@ -10,6 +10,7 @@ from mergesearch.controller.black_box import launch_black_box, resume_black_box,
 from mergesearch.controller.lazy import LazyPool
 from mergesearch.controller.loop import Controller, StudyRun
 from mergesearch.controller.observer import Observer, Progress
+from mergesearch.controller.owner import person
 from mergesearch.errors import SpecError, StudyNotFound
 from mergesearch.pool.profile import EXTERNAL, Profile, open_pool
 from mergesearch.results import Results
@@ -210,6 +211,7 @@ def create(store: StudyStore, resolved: ResolvedStudy, source: Source, start: Wa
         spec.budget.evaluations,
         spec.strategy.kind,
         root=str(source.root),
+        by=person(),
         merge={"operator": spec.merge.operator, "options": spec.merge.options},
         heads={o.name: o.head for o in spec.objectives},
         controls={LABELS[control]: control_name(spec.name, control) for control in spec.controls},

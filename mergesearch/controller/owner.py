@@ -1,5 +1,6 @@
 """Who holds a lease: a name that tells whether its process still lives."""
 
+import getpass
 import os
 import socket
 import uuid
@@ -14,6 +15,14 @@ from mergesearch.store.base import Lease, StudyStore
 def owner_name() -> str:
     """'host:pid:start:nonce' of this process, unique to each call."""
     return f"{socket.gethostname()}:{os.getpid()}:{_start(os.getpid())}:{uuid.uuid4().hex[:8]}"
+
+
+def person() -> str:
+    """'user@host' of whoever started this process; the host alone where the user has no name, as in some containers."""
+    try:
+        return f"{getpass.getuser()}@{socket.gethostname()}"
+    except (OSError, KeyError):
+        return socket.gethostname()
 
 
 def is_dead(owner: str) -> bool:

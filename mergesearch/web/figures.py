@@ -30,7 +30,7 @@ class Best:
 @dataclass(frozen=True)
 class Figures:
     """What a study's log comes to; made once for each version of it. `percent`: means are shown in percent. Costs are
-    in evaluations of all examples, `controls` is label -> study."""
+    in evaluations of all examples, `controls` is label -> study, `by` who launched it, '' where that was not kept."""
 
     version: int
     evaluations: int
@@ -47,6 +47,7 @@ class Figures:
     percent: bool
     ended: str
     controls: Mapping[str, str]
+    by: str
 
 
 def figures_of(view: StudyView, version: int, facts: Mapping[str, Any]) -> Figures:
@@ -68,6 +69,7 @@ def figures_of(view: StudyView, version: int, facts: Mapping[str, Any]) -> Figur
         percent=mean_unit(results.objectives).percent,
         ended=view.ended,
         controls={str(k): str(v) for k, v in named.items()} if isinstance(named, Mapping) else {},
+        by=str(facts.get("by", "")),
     )
 
 

@@ -1,4 +1,4 @@
-"""One browser for all of its tests, and the servers that it visits."""
+"""A browser for each file of tests, and the servers that it visits."""
 
 from collections.abc import Iterator
 
@@ -8,9 +8,9 @@ from browser.sites import Site, launched, made, site
 from playwright.sync_api import Browser
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Chromium."""
+    """Chromium. It ends with its file: while it is there its event loop runs, and no other test can run one."""
     with chromium() as opened:
         yield opened
 

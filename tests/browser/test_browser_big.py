@@ -20,7 +20,7 @@ def test_every_page_of_a_big_study(browser: Browser, big: Site) -> None:
     with visiting(browser, big.url) as page:
         page.context.set_default_timeout(READ_MS)
         page.goto("/")
-        expect(page.locator("#studies")).to_contain_text("100,000")
+        expect(page.locator("#studies")).to_contain_text("100,000", timeout=READ_MS)
         page.goto(big.path("study"))
         all_shown(page)
         assert shift(page)[0] < LARGEST_SHIFT, shift(page)[1]
@@ -31,7 +31,7 @@ def test_every_page_of_a_big_study(browser: Browser, big: Site) -> None:
         shown(page)
         page.get_by_label("Weight of letters").fill("100")
         page.goto(f"{big.path('study')}?show=all&offset=99975#candidates")
-        expect(page.locator("#candidates .pager")).to_contain_text("99,976")
+        expect(page.locator("#candidates .pager")).to_contain_text("99,976", timeout=READ_MS)
         page.goto(big.path("candidate"))
         all_shown(page)
         expect(page.get_by_role("heading", level=1)).to_contain_text("50")

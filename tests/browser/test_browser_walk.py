@@ -123,7 +123,7 @@ def test_no_button_of_a_chart_sends_it_elsewhere(browser: Browser, small: Site) 
 
 def test_what_a_candidate_offers(browser: Browser, real: Site) -> None:
     """mergekit.yaml, or a sentence why mergekit cannot say this merge; an export by a process that ends well."""
-    with visiting(browser, real.url, state=real.signed_in(browser), expected=[422]) as page:
+    with visiting(browser, real.url, state=real.signed_in(browser), expected=[409, 422]) as page:
         page.on("dialog", lambda dialog: dialog.accept())
         page.goto(real.path("candidate"))
         all_shown(page)

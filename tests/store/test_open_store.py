@@ -99,7 +99,7 @@ def test_other_files_are_left_alone(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("version", "kind", "sentence"),
     [
-        ("0099", StoreVersionError, "has schema version 99, this mergesearch knows up to 3; upgrade mergesearch"),
+        ("0099", StoreVersionError, "has schema version 99, this mergesearch knows up to 4; upgrade mergesearch"),
         ("ae1027a6acf", StoreError, "has schema version 'ae1027a6acf', which mergesearch never wrote"),
     ],
 )

@@ -29,7 +29,7 @@ def fill(
     space = SearchSpace.box(dim, 0.0, 1.0)
     random = np.random.Generator(np.random.Philox(seed))
     tops = random.random((objectives, dim))
-    store.create(name, f"name: {name}\n", "", facts=describe(space, aims, float(evaluations), "cma_es"))
+    store.create(name, f"name: {name}\n", "", facts=describe(space, aims, float(evaluations), "cma_es", by="ada@node7"))
     lease = store.acquire(name, "here:1:1:test", 600.0)
     number = 0
 

@@ -82,7 +82,7 @@ def test_an_empty_store_says_what_to_do(tmp_path: Path):
 
 
 def test_the_list_shows_every_study_with_its_figures(client):
-    """Name, status, progress, best, sparkline, failures."""
+    """Name, status, progress, best, sparkline, failures, who launched it."""
     page = text(client, "/")
     assert set(re.findall(r'data-study="([^"]+)"', page)) == {"two", "three", "one", "left", "new", "hostile"}
     row = client.get("/studies/two/row").text
@@ -90,6 +90,7 @@ def test_the_list_shows_every_study_with_its_figures(client):
     assert "<polyline" in row
     assert re.search(r"#\d+ \(mean [\d.]+±[\d.]+ %\)", row)
     assert "<td>5</td>" in row
+    assert "ada@node7" in row
 
 
 @pytest.mark.parametrize("key", list(COLUMNS))
@@ -180,7 +181,7 @@ def test_a_large_study_is_read_behind_its_page(store, client):
         store.create("large", "", "", facts=facts)
     assert "Reading the study" in text(client, "/studies/large")
     assert client.get("/api/v1/studies/large").status_code == 200
-    assert "Convergence" in text(client, "/studies/large")
+    assert "Reading the study" not in text(client, "/studies/large")
     store.remove("large")
 
 

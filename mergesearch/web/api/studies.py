@@ -44,6 +44,7 @@ class StudyRow(BaseModel):
     created: float = Field(description="Seconds since the epoch, UTC.")
     updated: float = Field(description="When it was last written, seconds since the epoch, UTC.")
     seconds: float = Field(description="Time that controllers have spent on it.")
+    by: str = Field(default="", description="Who launched it; '' where that was not kept.", examples=["ada@node7"])
     owner: str | None = Field(description="host:pid of the controller that holds it.", examples=["node7:4242"])
     alive: bool = Field(description="Whether that controller still lives, as far as this machine can see.")
     reading: bool = Field(description="Whether the figures are not known yet.")
@@ -233,6 +234,7 @@ def _figures(figures: Figures) -> dict[str, Any]:
         "budget": figures.budget,
         "best": scored,
         "front_size": figures.front_size,
+        "by": figures.by,
         "hypervolume": figures.volume.value,
         "hypervolume_stderr": figures.volume.stderr,
         "sparkline": list(figures.volume.curve),

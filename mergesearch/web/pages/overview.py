@@ -34,8 +34,8 @@ class Row:
 
     @property
     def by(self) -> str:
-        """The machine whose controller works on the study; '' while none does."""
-        return who(self.answer.owner or "")
+        """Who launched the study; where that was not kept, the machine whose controller works on it, or ''."""
+        return self.answer.by or who(self.answer.owner or "")
 
 
 def row(record: StudyRecord, figures: Figures | None, now: float) -> Row:
