@@ -37,7 +37,7 @@ BEHIND := build/tests-behind.log
 test: $(VENV)/installed-dev postgresql chromium  ## run every check and the whole test suite
 	$(MAKE) check
 	@mkdir -p $(dir $(BEHIND)); export OMP_NUM_THREADS=1; \
-	nice -n 10 $(BIN)/python -m pytest -m 'not ray and not chaos' -n 2 --dist loadfile >$(BEHIND) 2>&1 & behind=$$!; \
+	env --default-signal=INT nice -n 10 $(BIN)/python -m pytest -m 'not ray and not chaos' -n 2 --dist loadfile >$(BEHIND) 2>&1 & behind=$$!; \
 	trap 'kill $$behind' INT TERM; \
 	$(BIN)/python -m pytest -m 'ray or chaos'; front=$$?; \
 	wait $$behind; rest=$$?; cat $(BEHIND); exit $$((front | rest))

@@ -96,6 +96,8 @@ class Results:
         self._entered_losses: list[NDArray[np.float64]] = []
         self._new: list[Vector] = []  # losses of the last of `_numbers`, which the front and the best do not know yet
         self._best: tuple[float, int] | None = None
+        self._columns: dict[Split, Columns] = {}
+        self._columns_seq = 0
         for event in events:
             self.add(event)
 
@@ -252,8 +254,14 @@ class Results:
         return found if isinstance(found, Scored) else None
 
     def columns(self, split: Split = Split.SEARCH) -> Columns:
-        """Every scored evaluation of a split, baselines and partial ones too, as arrays; objectives in their order."""
-        return self._outcomes.columns(split, [o.name for o in self.objectives])
+        """Every scored evaluation of a split, baselines and partial ones too, as arrays; objectives in their order.
+        Made once while nothing is added; not to be changed."""
+        if self._columns_seq != self.last_seq:
+            self._columns.clear()
+            self._columns_seq = self.last_seq
+        if split not in self._columns:
+            self._columns[split] = self._outcomes.columns(split, [o.name for o in self.objectives])
+        return self._columns[split]
 
     def listed(self) -> Listed:
         """Every candidate asked so far as columns."""

@@ -49,7 +49,8 @@ class Shell:
 
     def start(self, *words: str) -> subprocess.Popen[str]:
         """A command that goes on."""
-        command = [sys.executable, "-m", "mergesearch", *words]
+        # What is started behind (nohup, &) ignores Ctrl-C, and so would its children.
+        command = ["env", "--default-signal=INT", sys.executable, "-m", "mergesearch", *words]
         pipe = subprocess.PIPE
         process = subprocess.Popen(
             command, cwd=self.folder, env=self.environment, stdout=pipe, stderr=pipe, text=True, start_new_session=True
